@@ -1,0 +1,179 @@
+use core::ffi::CStr;
+use core::fmt;
+
+use super::RequestError;
+use crate::abi::{ExtHeader, Secctx};
+use crate::cursor::Cursor;
+use crate::flags::InitFlags;
+
+/// Largest `ext_type` that counts security contexts (`FUSE_MAX_NR_SECCTX`).
+const MAX_NR_SECCTX: u32 = 31;
+/// `ext_type` of supplementary groups (`FUSE_EXT_GROUPS`).
+const EXT_GROUPS: u32 = 32;
+/// Extensions and what is in them start at multiples of this.
+const ALIGNMENT: usize = 8;
+
+/// What a creating operation carries besides its arguments.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct Extensions<'a> {
+    security_contexts: SecurityContexts<'a>,
+    /// Group ids, four bytes each.
+    groups: &'a [u8],
+}
+
+impl<'a> Extensions<'a> {
+    /// Security contexts to set on the new inode
+    /// ([`SECURITY_CTX`](InitFlags::SECURITY_CTX)).
+    #[must_use]
+    pub const fn security_contexts(&self) -> SecurityContexts<'a> {
+        self.security_contexts
+    }
+
+    /// Supplementary groups of the caller
+    /// ([`CREATE_SUPP_GROUP`](InitFlags::CREATE_SUPP_GROUP)); Linux sends at most one, the group
+    /// of the directory.
+    pub fn supplementary_groups(&self) -> impl Iterator<Item = u32> + 'a {
+        let mut cursor = Cursor::new(self.groups);
+        core::iter::from_fn(move || cursor.read())
+    }
+
+    /// Reads the extensions to the end of `cursor`.
+    pub(super) fn decode(mut cursor: Cursor<'a>, agreed: InitFlags) -> Result<Self, RequestError> {
+        let mut extensions = Self::default();
+        let (mut contexts_seen, mut groups_seen) = (false, false);
+        while cursor.remaining() > 0 {
+            let header: ExtHeader = cursor.read().ok_or(RequestError::Extension)?;
+            let body = body_len(header.size)
+                .and_then(|len| cursor.take(len))
+                .map(Cursor::new)
+                .ok_or(RequestError::Extension)?;
+            match header.ext_type {
+                0..=MAX_NR_SECCTX if agreed.contains(InitFlags::SECURITY_CTX) => {
+                    once(&mut contexts_seen)?;
+                    extensions.security_contexts = SecurityContexts::decode(header.ext_type, body)?;
+                }
+                EXT_GROUPS if agreed.contains(InitFlags::CREATE_SUPP_GROUP) => {
+                    once(&mut groups_seen)?;
+                    extensions.groups = decode_groups(body)?;
+                }
+                _ => return Err(RequestError::Extension),
+            }
+        }
+        Ok(extensions)
+    }
+}
+
+impl fmt::Debug for Extensions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut list = f.debug_list();
+        list.entries(self.security_contexts.iter());
+        list.entries(self.supplementary_groups());
+        list.finish()
+    }
+}
+
+/// Length of an extension's body, if its length over all is one that an extension can have.
+fn body_len(size: u32) -> Option<usize> {
+    let size = usize::try_from(size).ok()?;
+    size.is_multiple_of(ALIGNMENT).then_some(())?;
+    size.checked_sub(size_of::<ExtHeader>())
+}
+
+fn once(seen: &mut bool) -> Result<(), RequestError> {
+    if core::mem::replace(seen, true) {
+        Err(RequestError::RepeatedExtension)
+    } else {
+        Ok(())
+    }
+}
+
+fn decode_groups<'a>(mut body: Cursor<'a>) -> Result<&'a [u8], RequestError> {
+    let count: u32 = body.read().ok_or(RequestError::Extension)?;
+    let len = usize::try_from(count)
+        .ok()
+        .and_then(|n| n.checked_mul(size_of::<u32>()));
+    let groups = len
+        .and_then(|n| body.take(n))
+        .ok_or(RequestError::Extension)?;
+    if body.remaining() < ALIGNMENT {
+        Ok(groups)
+    } else {
+        Err(RequestError::Extension)
+    }
+}
+
+/// The security contexts of one request, checked.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct SecurityContexts<'a> {
+    count: u32,
+    bytes: &'a [u8],
+}
+
+/// A security context: an extended attribute to set on the new inode, as atomically as can be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct SecurityContext<'a> {
+    /// Name of the attribute, as `security.selinux`.
+    pub name: &'a CStr,
+    /// Its value.
+    pub value: &'a [u8],
+}
+
+impl fmt::Debug for SecurityContext<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}=\"{}\"", self.name, self.value.escape_ascii())
+    }
+}
+
+impl<'a> SecurityContexts<'a> {
+    /// The contexts, in order.
+    pub fn iter(&self) -> impl Iterator<Item = SecurityContext<'a>> + 'a {
+        let mut cursor = Cursor::new(self.bytes);
+        core::iter::from_fn(move || read_context(&mut cursor)).take(self.len())
+    }
+
+    /// Number of contexts, at most 31.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.count as usize
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    fn decode(count: u32, body: Cursor<'a>) -> Result<Self, RequestError> {
+        let mut cursor = body;
+        for _ in 0..count {
+            read_context(&mut cursor).ok_or(RequestError::Extension)?;
+        }
+        if cursor.remaining() > 0 {
+            return Err(RequestError::Extension);
+        }
+        let mut body = body;
+        Ok(Self {
+            count,
+            bytes: body.take_rest(),
+        })
+    }
+}
+
+impl fmt::Debug for SecurityContexts<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+fn read_context<'a>(cursor: &mut Cursor<'a>) -> Option<SecurityContext<'a>> {
+    let before = cursor.remaining();
+    let header: Secctx = cursor.read()?;
+    let name = cursor.c_str()?;
+    let value = cursor.take(usize::try_from(header.size).ok()?)?;
+    let read = before.checked_sub(cursor.remaining())?;
+    let padding = read
+        .checked_next_multiple_of(ALIGNMENT)?
+        .checked_sub(read)?;
+    cursor.take(padding)?;
+    Some(SecurityContext { name, value })
+}
