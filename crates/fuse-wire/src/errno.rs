@@ -68,6 +68,9 @@ errnos! {
 }
 
 impl Errno {
+    /// Smallest value of `out_header.error`.
+    pub(crate) const LOWEST_ON_WIRE: i32 = -MAX;
+
     /// The error number `raw` as system calls report it (positive).
     ///
     /// A value that cannot travel, zero and negatives included, becomes [`Errno::EIO`].

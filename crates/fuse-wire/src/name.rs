@@ -5,7 +5,7 @@ use crate::Errno;
 
 /// Longest name of a directory entry or an extended attribute, in bytes (`NAME_MAX`,
 /// `XATTR_NAME_MAX`).
-const NAME_MAX: usize = 255;
+pub(crate) const NAME_MAX: usize = 255;
 /// Longest target of a symbolic link, in bytes, without its NUL (`PATH_MAX` - 1).
 const TARGET_MAX: usize = 4095;
 

@@ -1,3 +1,5 @@
+use zerocopy::FromBytes;
+
 use crate::NodeId;
 
 wire_struct! {
@@ -21,6 +23,17 @@ wire_struct! {
         total_extlen: u16,
         /// Reserved.
         padding: u16,
+    }
+}
+
+impl InHeader {
+    /// The header at the start of `message`, unchecked; `None` where there are fewer than 40
+    /// bytes. For answering a request that does not decode.
+    #[must_use]
+    pub fn peek(message: &[u8]) -> Option<Self> {
+        Self::read_from_prefix(message)
+            .ok()
+            .map(|(header, _)| header)
     }
 }
 

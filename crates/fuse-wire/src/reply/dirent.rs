@@ -3,7 +3,7 @@ use zerocopy::IntoBytes;
 use crate::abi::{Dirent, DirentPlus, EntryOut};
 
 /// Entries start at multiples of this.
-const ALIGNMENT: usize = 8;
+pub(super) const ALIGNMENT: usize = 8;
 
 /// Lays out the reply to READDIR, entry by entry, in a buffer as large as the peer asked for.
 #[derive(Debug)]
@@ -73,9 +73,9 @@ impl<'a> DirentPlusWriter<'a> {
         self.out.fits(size_of::<DirentPlus>(), name)
     }
 
-    /// Appends an entry: what LOOKUP would answer, the cookie from which to go on after it, its
-    /// type (`DT_*`) and its name. The inode number is that of the attributes, or `ino` where the
-    /// entry was not looked up. Returns false, and appends nothing, where it does not fit.
+    /// Appends an entry: what LOOKUP would answer, its inode number, the cookie from which to go
+    /// on after it, its type (`DT_*`) and its name. Returns false, and appends nothing, where it
+    /// does not fit.
     #[must_use]
     pub fn push(
         &mut self,

@@ -3,16 +3,7 @@ use zerocopy::IntoBytes;
 use super::Reply;
 use crate::Errno;
 use crate::abi::OutHeader;
-
-/// The reply does not fit the buffer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the reply has {needed} bytes, the buffer {room}")]
-pub struct ReplyTooLong {
-    /// Bytes of the reply.
-    pub needed: usize,
-    /// Bytes of the buffer.
-    pub room: usize,
-}
+use crate::writer::{MessageTooLong, Writer};
 
 impl OutHeader {
     /// The header of a reply that reports success and has `body_len` bytes of body.
@@ -49,22 +40,21 @@ impl Reply<'_> {
     /// length in bytes. The rest of the buffer is left as it was.
     ///
     /// # Errors
-    /// The buffer is too short; it is left as it was.
-    pub fn encode(&self, unique: u64, buffer: &mut [u8]) -> Result<usize, ReplyTooLong> {
+    /// The buffer is too short, or the body has 4 GiB or more.
+    pub fn encode(&self, unique: u64, buffer: &mut [u8]) -> Result<usize, MessageTooLong> {
         let (first, second) = self.parts();
-        let body_len = first.len().saturating_add(second.len());
-        let header = OutHeader::success(unique, body_len);
-        let needed = size_of::<OutHeader>().saturating_add(body_len);
-        let room = buffer.len();
-        let mut out = buffer
-            .get_mut(..needed)
-            .ok_or(ReplyTooLong { needed, room })?;
-        for part in [header.as_bytes(), first, second] {
-            let (now, later) = out.split_at_mut_checked(part.len()).unwrap_or_default();
-            now.copy_from_slice(part);
-            out = later;
+        let header = OutHeader::success(unique, first.len().saturating_add(second.len()));
+        let mut out = Writer::new(buffer);
+        out.structure(&header);
+        out.bytes(first);
+        out.bytes(second);
+        if header.error != 0 {
+            return Err(MessageTooLong {
+                needed: out.len(),
+                room: usize::try_from(u32::MAX).unwrap_or(usize::MAX),
+            });
         }
-        Ok(needed)
+        Ok(out.finish()?.len())
     }
 
     /// The body in at most two pieces.

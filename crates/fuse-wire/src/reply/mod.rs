@@ -1,10 +1,15 @@
 //! Replies, from the filesystem to the peer's kernel.
 
+mod decode;
 mod dirent;
 mod encode;
+mod form;
+mod read_dir;
 
+pub use decode::{Answer, ReplyError};
 pub use dirent::{DirentPlusWriter, DirentWriter};
-pub use encode::ReplyTooLong;
+pub use form::ReplyForm;
+pub use read_dir::{DirEntry, DirEntryPlus, DirentError, Dirents, DirentsPlus};
 
 use crate::abi::{
     AttrOut, BmapOut, CopyFileRangeOut, EntryOut, GetxattrOut, InitOut, IoctlOut, Kstatfs, LkOut,

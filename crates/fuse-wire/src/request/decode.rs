@@ -10,12 +10,12 @@ use crate::abi::{
 };
 use crate::cursor::Cursor;
 use crate::flags::{InitFlags, SetxattrFlags};
-use crate::{LookupName, Name, Opcode, SymlinkTarget, VERSION_MINOR, XattrName};
+use crate::{LookupName, Name, Opcode, SymlinkTarget, VERSION_MAJOR, VERSION_MINOR, XattrName};
 
 /// INIT's opcode as a peer of the other byte order sends it (`FUSE_INIT_BSWAP_RESERVED`).
 const INIT_BYTE_SWAPPED: u32 = Opcode::Init.raw().swap_bytes();
 /// Unit of `header.total_extlen` in bytes.
-const EXTLEN_UNIT: usize = 8;
+pub(super) const EXTLEN_UNIT: usize = 8;
 
 /// For an operation whose data is kept apart as payload: where the payload starts, in bytes from
 /// the start of the request. `None` for all others, which are decoded whole.
@@ -41,8 +41,8 @@ impl<'a> Request<'a> {
     /// settled, empty before.
     ///
     /// # Errors
-    /// Says which rule the request breaks. Its header can still be read with
-    /// [`InHeader::read_from_prefix`](zerocopy::FromBytes) for a reply.
+    /// Says which rule the request breaks. Its header can still be read with [`InHeader::peek`]
+    /// for a reply.
     pub fn decode(
         message: &'a [u8],
         payload_len: usize,
@@ -87,7 +87,10 @@ fn check_header(
     Opcode::from_raw(header.opcode).ok_or(RequestError::UnknownOpcode(header.opcode))
 }
 
-fn check_payload(operation: &Operation<'_>, payload_len: usize) -> Result<(), RequestError> {
+pub(super) fn check_payload(
+    operation: &Operation<'_>,
+    payload_len: usize,
+) -> Result<(), RequestError> {
     let expected = match operation {
         Operation::Write(args) => args.size,
         Operation::NotifyReply(args) => args.size,
@@ -125,7 +128,7 @@ fn extensions_after<'a>(
     }
 }
 
-const fn carries_extensions(opcode: Opcode) -> bool {
+pub(super) const fn carries_extensions(opcode: Opcode) -> bool {
     matches!(
         opcode,
         Opcode::Create | Opcode::TmpFile | Opcode::MkNod | Opcode::MkDir | Opcode::Symlink
@@ -259,7 +262,7 @@ fn xattr_name<'a>(cursor: &mut Cursor<'a>) -> Result<XattrName<'a>, RequestError
 fn init(cursor: &mut Cursor<'_>) -> Result<InitIn, RequestError> {
     if cursor.remaining() != InitIn::COMPAT_SIZE {
         let init: InitIn = args(cursor)?;
-        if init.minor > VERSION_MINOR {
+        if (init.major, init.minor) > (VERSION_MAJOR, VERSION_MINOR) {
             cursor.take_rest();
         }
         return Ok(init);

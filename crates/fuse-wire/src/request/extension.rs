@@ -1,10 +1,13 @@
-use core::ffi::CStr;
 use core::fmt;
 
-use super::RequestError;
+use zerocopy::IntoBytes;
+
+use super::{EncodeError, RequestError};
+use crate::XattrName;
 use crate::abi::{ExtHeader, Secctx};
 use crate::cursor::Cursor;
 use crate::flags::InitFlags;
+use crate::writer::Writer;
 
 /// Largest `ext_type` that counts security contexts (`FUSE_MAX_NR_SECCTX`).
 const MAX_NR_SECCTX: u32 = 31;
@@ -22,6 +25,21 @@ pub struct Extensions<'a> {
 }
 
 impl<'a> Extensions<'a> {
+    /// Extensions to be sent, with `groups` as supplementary groups.
+    #[must_use]
+    pub fn new(security_contexts: SecurityContexts<'a>, groups: &'a [u32]) -> Self {
+        Self {
+            security_contexts,
+            groups: groups.as_bytes(),
+        }
+    }
+
+    /// Whether there are neither security contexts nor groups.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.security_contexts.is_empty() && self.groups.is_empty()
+    }
+
     /// Security contexts to set on the new inode
     /// ([`SECURITY_CTX`](InitFlags::SECURITY_CTX)).
     #[must_use]
@@ -61,6 +79,54 @@ impl<'a> Extensions<'a> {
         }
         Ok(extensions)
     }
+
+    /// Writes the extensions as Linux does: with security contexts agreed on, their header comes
+    /// even where there are none.
+    pub(super) fn write(
+        &self,
+        agreed: InitFlags,
+        out: &mut Writer<'_>,
+    ) -> Result<(), RequestError> {
+        if agreed.contains(InitFlags::SECURITY_CTX) {
+            write_extension(
+                self.security_contexts.count,
+                &[],
+                self.security_contexts.bytes,
+                out,
+            )?;
+        } else if !self.security_contexts.is_empty() {
+            return Err(RequestError::Extension);
+        }
+        if self.groups.is_empty() {
+            return Ok(());
+        }
+        if !agreed.contains(InitFlags::CREATE_SUPP_GROUP) {
+            return Err(RequestError::Extension);
+        }
+        let count = u32::try_from(self.supplementary_groups().count())
+            .map_err(|_| RequestError::Extension)?;
+        write_extension(EXT_GROUPS, count.as_bytes(), self.groups, out)
+    }
+}
+
+fn write_extension(
+    ext_type: u32,
+    head: &[u8],
+    body: &[u8],
+    out: &mut Writer<'_>,
+) -> Result<(), RequestError> {
+    let size = size_of::<ExtHeader>()
+        .checked_add(head.len())
+        .and_then(|len| len.checked_add(body.len()))
+        .and_then(|len| len.checked_next_multiple_of(ALIGNMENT))
+        .and_then(|len| u32::try_from(len).ok())
+        .ok_or(RequestError::Extension)?;
+    let start = out.len();
+    out.structure(&ExtHeader { size, ext_type });
+    out.bytes(head);
+    out.bytes(body);
+    out.pad(start, ALIGNMENT);
+    Ok(())
 }
 
 impl fmt::Debug for Extensions<'_> {
@@ -113,22 +179,49 @@ pub struct SecurityContexts<'a> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SecurityContext<'a> {
     /// Name of the attribute, as `security.selinux`.
-    pub name: &'a CStr,
+    pub name: XattrName<'a>,
     /// Its value.
     pub value: &'a [u8],
 }
 
 impl fmt::Debug for SecurityContext<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}=\"{}\"", self.name, self.value.escape_ascii())
+        write!(f, "{}=\"{}\"", self.name, self.value.escape_ascii())
     }
 }
 
 impl<'a> SecurityContexts<'a> {
+    /// Lays out `contexts` in `buffer`, to be sent with [`Extensions::new`].
+    ///
+    /// # Errors
+    /// There are more than 31, a value has 4 GiB or more, or the buffer is too short.
+    pub fn write(
+        contexts: &[SecurityContext<'_>],
+        buffer: &'a mut [u8],
+    ) -> Result<Self, EncodeError> {
+        let count = u32::try_from(contexts.len())
+            .ok()
+            .filter(|count| *count <= MAX_NR_SECCTX)
+            .ok_or(RequestError::Extension)?;
+        let mut out = Writer::new(buffer);
+        for context in contexts {
+            let size = u32::try_from(context.value.len()).map_err(|_| RequestError::Extension)?;
+            let start = out.len();
+            out.structure(&Secctx { size, padding: 0 });
+            out.bytes(context.name.as_c_str().to_bytes_with_nul());
+            out.bytes(context.value);
+            out.pad(start, ALIGNMENT);
+        }
+        Ok(Self {
+            count,
+            bytes: out.finish()?,
+        })
+    }
+
     /// The contexts, in order.
     pub fn iter(&self) -> impl Iterator<Item = SecurityContext<'a>> + 'a {
         let mut cursor = Cursor::new(self.bytes);
-        core::iter::from_fn(move || read_context(&mut cursor)).take(self.len())
+        core::iter::from_fn(move || read_context(&mut cursor).ok()).take(self.len())
     }
 
     /// Number of contexts, at most 31.
@@ -146,7 +239,7 @@ impl<'a> SecurityContexts<'a> {
     fn decode(count: u32, body: Cursor<'a>) -> Result<Self, RequestError> {
         let mut cursor = body;
         for _ in 0..count {
-            read_context(&mut cursor).ok_or(RequestError::Extension)?;
+            read_context(&mut cursor)?;
         }
         if cursor.remaining() > 0 {
             return Err(RequestError::Extension);
@@ -165,15 +258,22 @@ impl fmt::Debug for SecurityContexts<'_> {
     }
 }
 
-fn read_context<'a>(cursor: &mut Cursor<'a>) -> Option<SecurityContext<'a>> {
+fn read_context<'a>(cursor: &mut Cursor<'a>) -> Result<SecurityContext<'a>, RequestError> {
     let before = cursor.remaining();
-    let header: Secctx = cursor.read()?;
-    let name = cursor.c_str()?;
-    let value = cursor.take(usize::try_from(header.size).ok()?)?;
+    let header: Secctx = cursor.read().ok_or(RequestError::Extension)?;
+    let name = XattrName::new(cursor.c_str().ok_or(RequestError::UnterminatedName)?)?;
+    let value = usize::try_from(header.size)
+        .ok()
+        .and_then(|len| cursor.take(len))
+        .ok_or(RequestError::Extension)?;
+    skip_padding(cursor, before).ok_or(RequestError::Extension)?;
+    Ok(SecurityContext { name, value })
+}
+
+/// Skips to the alignment of what was begun when `before` bytes were left.
+fn skip_padding(cursor: &mut Cursor<'_>, before: usize) -> Option<()> {
     let read = before.checked_sub(cursor.remaining())?;
-    let padding = read
-        .checked_next_multiple_of(ALIGNMENT)?
-        .checked_sub(read)?;
-    cursor.take(padding)?;
-    Some(SecurityContext { name, value })
+    let aligned = read.checked_next_multiple_of(ALIGNMENT)?;
+    cursor.take(aligned.checked_sub(read)?)?;
+    Some(())
 }
