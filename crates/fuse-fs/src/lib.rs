@@ -14,12 +14,26 @@
 //! There are no descriptors, threads or clocks of its own in here; a test drives it by hand.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic
+    )
+)]
 
 mod context;
+mod dispatch;
 mod error;
 mod filesystem;
+mod negotiate;
 mod payload;
+mod policy;
 mod serve;
+mod session;
 mod types;
 
 pub use context::Context;
@@ -27,6 +41,7 @@ pub use error::{Error, Result};
 pub use filesystem::FileSystem;
 pub use payload::{BufferSink, BufferSource, IoFlags, PayloadSink, PayloadSource};
 pub use serve::{Blocking, Outcome, REPLY_BUFFER, Serve};
+pub use session::{Access, Session, SessionConfig, SessionStats};
 pub use types::{Attributes, Entry, Negotiation, Opened, StatxAttributes};
 
 pub use fuse_wire::abi;

@@ -76,8 +76,15 @@ impl<'a> BufferSink<'a> {
         Self { free: buffer }
     }
 
+    /// The next `len` free bytes, or as many as there are.
+    fn front(&mut self, len: usize) -> &mut [u8] {
+        let len = len.min(self.free.len());
+        self.free.get_mut(..len).unwrap_or_default()
+    }
+
     fn advance(&mut self, len: usize) {
-        self.free = std::mem::take(&mut self.free).split_at_mut(len).1;
+        let free = std::mem::take(&mut self.free);
+        self.free = free.get_mut(len..).unwrap_or_default();
     }
 }
 
@@ -87,8 +94,9 @@ impl PayloadSink for BufferSink<'_> {
     }
 
     fn write(&mut self, data: &[u8]) -> usize {
-        let len = data.len().min(self.free.len());
-        self.free[..len].copy_from_slice(&data[..len]);
+        let free = self.front(data.len());
+        let len = free.len();
+        free.copy_from_slice(data.get(..len).unwrap_or_default());
         self.advance(len);
         len
     }
@@ -100,8 +108,7 @@ impl PayloadSink for BufferSink<'_> {
         len: usize,
         flags: IoFlags,
     ) -> io::Result<usize> {
-        let len = len.min(self.free.len());
-        let mut buffers = [IoSliceMut::new(&mut self.free[..len])];
+        let mut buffers = [IoSliceMut::new(self.front(len))];
         let read = rustix::io::preadv2(file, &mut buffers, offset, flags.into())?;
         self.advance(read);
         Ok(read)
@@ -128,10 +135,12 @@ impl PayloadSource for BufferSource<'_> {
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> usize {
-        let (now, later) = self.left.split_at(buffer.len().min(self.left.len()));
-        buffer[..now.len()].copy_from_slice(now);
+        let len = buffer.len().min(self.left.len());
+        let (now, later) = self.left.split_at(len);
+        let (front, _) = buffer.split_at_mut(len);
+        front.copy_from_slice(now);
         self.left = later;
-        now.len()
+        len
     }
 
     fn read_to_file(
@@ -141,9 +150,9 @@ impl PayloadSource for BufferSource<'_> {
         len: usize,
         flags: IoFlags,
     ) -> io::Result<usize> {
-        let buffers = [IoSlice::new(&self.left[..len.min(self.left.len())])];
-        let written = rustix::io::pwritev2(file, &buffers, offset, flags.into())?;
-        self.left = &self.left[written..];
+        let (now, _) = self.left.split_at(len.min(self.left.len()));
+        let written = rustix::io::pwritev2(file, &[IoSlice::new(now)], offset, flags.into())?;
+        self.left = self.left.get(written..).unwrap_or_default();
         Ok(written)
     }
 }

@@ -117,7 +117,7 @@ impl From<Opened> for OpenOut {
 pub struct Negotiation {
     /// Newest minor version that the guest speaks.
     pub minor: u32,
-    /// What the guest can do.
+    /// What the guest can do, as far as the session can carry it.
     pub offered: InitFlags,
     /// What both shall do. Set by the session to what it handles itself, without what a filesystem
     /// must know how to do.
