@@ -1,0 +1,261 @@
+use std::fmt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use crate::Error;
+use crate::control::{Control, EVENT_IDX, INDIRECT_DESC};
+use crate::link::{self, Link};
+use crate::memory::{Memory, PAGE};
+use crate::options::Options;
+use crate::pages::PagePool;
+use crate::queue::{Events, Queue, QueueContext};
+use crate::ring::{Ring, RingFeatures, RingLayout};
+
+/// Index of the queue for FORGET and INTERRUPT.
+const HIPRIO: usize = 0;
+/// Pages of the hiprio queue: its requests carry no data.
+const HIPRIO_PAGES: usize = 64;
+/// Most regions that every back-end takes.
+const MAX_REGIONS: usize = 8;
+/// Most descriptors in a ring (virtio 1.4, 2.7).
+const MAX_QUEUE_SIZE: u16 = 1 << 15;
+
+/// What the configuration space says, where the back-end has one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceConfig {
+    /// The name by which the guest mounts, without the padding.
+    pub tag: Vec<u8>,
+    /// Number of request queues.
+    pub num_request_queues: u32,
+}
+
+/// A vhost-user-fs device that is up: its rings run until this is dropped.
+pub struct Connection {
+    control: Control,
+    memory: Arc<Memory>,
+    memory_regions: usize,
+    /// Hiprio, then the request queues.
+    queues: Vec<Queue>,
+    config: Option<DeviceConfig>,
+    state: State,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum State {
+    Running,
+    /// The entry at which each ring is to go on.
+    Stopped(Vec<u16>),
+}
+
+impl Connection {
+    /// Connects to the back-end that listens at `path`, negotiates, shares memory and starts all
+    /// rings.
+    ///
+    /// # Errors
+    /// Says which step failed; [`Error::Timeout`] where the back-end did not answer.
+    pub fn connect(path: impl AsRef<Path>, options: &Options) -> Result<Self, Error> {
+        let stream = UnixStream::connect(path).map_err(Error::io(
+            "connect to the back-end's socket; a back-end must listen there",
+        ))?;
+        Self::from_stream(stream, options)
+    }
+
+    /// As [`connect`](Self::connect), over a connection that exists.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub fn from_stream(stream: UnixStream, options: &Options) -> Result<Self, Error> {
+        check(options)?;
+        let mut control = Control::negotiate(stream, options)?;
+        let config = control.config()?;
+        let rings = RingFeatures {
+            event_idx: control.features() & EVENT_IDX != 0,
+            indirect: control.features() & INDIRECT_DESC != 0,
+        };
+        let link = Arc::new(Link::new(control.stream()?));
+        let (memory, queues) = build_queues(options, rings, link)?;
+        let mut connection = Self {
+            control,
+            memory,
+            memory_regions: options.memory_regions,
+            state: State::Stopped(vec![0; queues.len()]),
+            queues,
+            config,
+        };
+        connection.resume()?;
+        Ok(connection)
+    }
+
+    /// The virtio feature bits that were negotiated.
+    #[must_use]
+    pub const fn features(&self) -> u64 {
+        self.control.features()
+    }
+
+    /// The vhost-user protocol features that were negotiated, as bits.
+    #[must_use]
+    pub const fn protocol_features(&self) -> u64 {
+        self.control.protocol_features().bits()
+    }
+
+    /// The configuration space; `None` where the back-end leaves it to the front-end.
+    #[must_use]
+    pub const fn config(&self) -> Option<&DeviceConfig> {
+        self.config.as_ref()
+    }
+
+    /// The guest's memory.
+    #[must_use]
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// The queue for FORGET and INTERRUPT.
+    pub fn hiprio(&mut self) -> &mut Queue {
+        &mut self.queues[HIPRIO]
+    }
+
+    /// The request queues, one for each thread that drives the device.
+    pub fn request_queues(&mut self) -> &mut [Queue] {
+        &mut self.queues[HIPRIO + 1..]
+    }
+
+    /// All queues, hiprio first.
+    pub fn queues(&mut self) -> &mut [Queue] {
+        &mut self.queues
+    }
+
+    /// Stops all rings, as a pause of the virtual machine does. What is in flight completes
+    /// before, or after [`resume`](Self::resume).
+    ///
+    /// # Errors
+    /// The back-end refused or is gone.
+    pub fn stop(&mut self) -> Result<(), Error> {
+        if self.state == State::Running {
+            let bases = (0..self.queues.len()).map(|index| self.control.stop(index));
+            self.state = State::Stopped(bases.collect::<Result<_, _>>()?);
+        }
+        Ok(())
+    }
+
+    /// Where each ring stopped, hiprio first: the index of the entry of the available ring that
+    /// the device would have taken next. `None` while the rings run.
+    #[must_use]
+    pub fn stopped_at(&self) -> Option<&[u16]> {
+        match &self.state {
+            State::Running => None,
+            State::Stopped(bases) => Some(bases),
+        }
+    }
+
+    /// Starts all rings where they stopped.
+    ///
+    /// # Errors
+    /// The back-end refused or is gone.
+    pub fn resume(&mut self) -> Result<(), Error> {
+        let State::Stopped(bases) = &self.state else {
+            return Ok(());
+        };
+        self.control.share(&self.memory, self.memory_regions)?;
+        for (index, (queue, &base)) in self.queues.iter().zip(bases).enumerate() {
+            self.control.start(index, queue, base)?;
+        }
+        self.state = State::Running;
+        for queue in &self.queues {
+            // What was made available in the meantime had nobody to be kicked.
+            link::signal(&queue.events().kick)?;
+        }
+        Ok(())
+    }
+
+    /// Resets the device, as a driver does that is loaded anew: stops all rings, forgets what was
+    /// in flight, and starts again from nothing. A session must then begin with INIT.
+    ///
+    /// # Errors
+    /// The back-end refused or is gone.
+    pub fn reset(&mut self) -> Result<(), Error> {
+        self.stop()?;
+        for queue in &mut self.queues {
+            queue.reset();
+        }
+        self.state = State::Stopped(vec![0; self.queues.len()]);
+        self.resume()
+    }
+}
+
+fn check(options: &Options) -> Result<(), Error> {
+    if options.request_queues == 0 {
+        return Err(Error::Options("a device has at least one request queue"));
+    }
+    if !options.queue_size.is_power_of_two() || options.queue_size > MAX_QUEUE_SIZE {
+        return Err(Error::Options(
+            "the size of a queue is a power of two, at most 32768",
+        ));
+    }
+    if !(1..=MAX_REGIONS).contains(&options.memory_regions) {
+        return Err(Error::Options("there are 1 to 8 regions of memory"));
+    }
+    Ok(())
+}
+
+/// Lays out the memory: per queue its ring, its slots' buffers and its pages.
+fn build_queues(
+    options: &Options,
+    features: RingFeatures,
+    link: Arc<Link>,
+) -> Result<(Arc<Memory>, Vec<Queue>), Error> {
+    let size = options.queue_size;
+    let mut layouts = Vec::new();
+    let mut end = 0;
+    for index in 0..=options.request_queues {
+        let layout = RingLayout::new(end, size);
+        let pages = match usize::from(index) {
+            HIPRIO => HIPRIO_PAGES,
+            _ => options.data_memory.div_ceil(PAGE),
+        };
+        end = layout.end() + Queue::buffers_len(size) + pages * PAGE;
+        layouts.push((layout, pages));
+    }
+    let memory = Arc::new(Memory::new(end)?);
+    let context = QueueContext {
+        memory: Arc::clone(&memory),
+        link,
+        // 0 names notifications.
+        uniques: Arc::new(AtomicU64::new(2)),
+        interrupt_delay: options.interrupt_delay,
+        timeout: options.timeout,
+    };
+    let queues = layouts
+        .into_iter()
+        .map(|(layout, pages)| {
+            let buffers = layout.end();
+            let pool = PagePool::new(buffers + Queue::buffers_len(size), pages);
+            let ring = Ring::new(Arc::clone(&memory), layout, features);
+            Ok(Queue::new(context.clone(), ring, buffers, pool, events()?))
+        })
+        .collect::<Result<_, Error>>()?;
+    Ok((memory, queues))
+}
+
+fn events() -> Result<Events, Error> {
+    let new = || EventFd::new(EFD_NONBLOCK).map_err(Error::io("create an eventfd"));
+    Ok(Events {
+        kick: new()?,
+        call: new()?,
+        error: new()?,
+    })
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("config", &self.config)
+            .field("state", &self.state)
+            .field("queues", &self.queues)
+            .finish_non_exhaustive()
+    }
+}

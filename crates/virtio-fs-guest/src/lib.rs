@@ -1,0 +1,43 @@
+//! What the Linux virtio-fs driver does, in user space.
+//!
+//! Brings up a vhost-user-fs back-end over its socket, drives its rings as Linux drives them, and
+//! speaks FUSE over them: for tests, benchmarks and tools that have no virtual machine at hand.
+//!
+//! * [`Connection`] is the device: vhost-user set-up, memory, rings, stop and reset.
+//! * [`Queue`] is one virtqueue, with many requests in flight.
+//! * [`Mount`] is a mounted filesystem: a method per operation, one at a time.
+//! * [`RawQueue`] posts what no driver would.
+//!
+//! Chains look as those of Linux do: the request's header, its arguments, its pages, then the room
+//! for the reply's header, its arguments, its pages; indirect where there is more than one
+//! descriptor and that was offered. Replies are checked as strictly as Linux 7.1 checks them, and
+//! every wait has a time-out.
+
+#![deny(unsafe_code)]
+
+mod completion;
+mod connection;
+mod control;
+mod error;
+mod link;
+mod memory;
+mod mount;
+mod options;
+mod pages;
+mod queue;
+mod raw;
+mod ring;
+mod room;
+#[allow(unsafe_code)]
+mod sys;
+mod watchdog;
+
+pub use completion::Completion;
+pub use connection::{Connection, DeviceConfig};
+pub use error::{Error, ProtocolError};
+pub use memory::{Memory, PAGE};
+pub use mount::{DirectoryEntry, Limits, Mount, MountOptions};
+pub use options::{Offered, Options};
+pub use queue::{Caller, Payload, Queue, Token};
+pub use raw::RawQueue;
+pub use ring::{Descriptor, Used};

@@ -1,0 +1,156 @@
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+
+use rustix::fs::MemfdFlags;
+use vhost::VhostUserMemoryRegionInfo;
+use vm_memory::bitmap::BS;
+use vm_memory::{Bytes, FileOffset, MmapRegion, VolatileMemory, VolatileSlice};
+
+use crate::Error;
+
+/// Size of a page of the guest in bytes.
+pub const PAGE: usize = 4096;
+/// Guest-physical address of the first byte. Above 4 GiB, so that no address survives being cut to
+/// 32 bits, or being taken for an offset.
+const BASE: u64 = 1 << 32;
+
+/// The memory of the guest: a memfd that the back-end maps too.
+///
+/// Both sides may write at any time, so it is never borrowed as a slice of bytes, only copied.
+#[derive(Debug)]
+pub struct Memory {
+    map: MmapRegion<()>,
+    file: FileOffset,
+}
+
+/// A range of the memory that belongs to one purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Segment {
+    /// Bytes from the start of the memory.
+    pub(crate) offset: usize,
+    /// Bytes.
+    pub(crate) len: usize,
+}
+
+impl Memory {
+    pub(crate) fn new(size: usize) -> Result<Self, Error> {
+        let create = || -> io::Result<File> {
+            let fd = rustix::fs::memfd_create(c"virtio-fs-guest", MemfdFlags::CLOEXEC)?;
+            let file = File::from(fd);
+            file.set_len(size as u64)?;
+            Ok(file)
+        };
+        let file = create().map_err(Error::io("create a memfd for the guest's memory"))?;
+        let file = FileOffset::new(file, 0);
+        let map = MmapRegion::from_file(file.clone(), size)
+            .map_err(io::Error::other)
+            .map_err(Error::io("map the guest's memory"))?;
+        Ok(Self { map, file })
+    }
+
+    /// Guest-physical address of the first byte.
+    #[must_use]
+    pub const fn base(&self) -> u64 {
+        BASE
+    }
+
+    /// Size in bytes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.map.size()
+    }
+
+    /// Guest-physical address of the first byte behind the memory.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        BASE + self.size() as u64
+    }
+
+    /// Copies `bytes` to the guest-physical address `address`.
+    ///
+    /// # Panics
+    /// The range is not in the memory.
+    pub fn write(&self, address: u64, bytes: &[u8]) {
+        self.put(self.offset(address), bytes);
+    }
+
+    /// Copies from the guest-physical address `address` to `bytes`.
+    ///
+    /// # Panics
+    /// The range is not in the memory.
+    pub fn read(&self, address: u64, bytes: &mut [u8]) {
+        self.fetch(self.offset(address), bytes);
+    }
+
+    fn offset(&self, address: u64) -> usize {
+        let offset = address.checked_sub(BASE).map(usize::try_from);
+        match offset {
+            Some(Ok(offset)) if offset <= self.size() => offset,
+            _ => panic!("{address:#x} is not in the guest's memory"),
+        }
+    }
+
+    pub(crate) const fn address(&self, offset: usize) -> u64 {
+        BASE + offset as u64
+    }
+
+    /// The address of `offset` in this process, by which vhost-user names rings.
+    pub(crate) fn user_address(&self, offset: usize) -> u64 {
+        self.map.as_ptr() as u64 + offset as u64
+    }
+
+    /// The memory as `count` regions that adjoin, for SET_MEM_TABLE.
+    pub(crate) fn regions(&self, count: usize) -> Vec<VhostUserMemoryRegionInfo> {
+        let pages = self.size() / PAGE;
+        let start = |n: usize| n * pages / count * PAGE;
+        (0..count)
+            .map(|n| VhostUserMemoryRegionInfo {
+                guest_phys_addr: self.address(start(n)),
+                memory_size: (start(n + 1) - start(n)) as u64,
+                userspace_addr: self.user_address(start(n)),
+                mmap_offset: start(n) as u64,
+                mmap_handle: self.file.file().as_raw_fd(),
+            })
+            .collect()
+    }
+
+    pub(crate) fn slice(&self, segment: Segment) -> VolatileSlice<'_, BS<'_, ()>> {
+        self.map
+            .get_slice(segment.offset, segment.len)
+            .expect(IN_RANGE)
+    }
+
+    pub(crate) fn put(&self, offset: usize, bytes: &[u8]) {
+        self.map
+            .as_volatile_slice()
+            .write_slice(bytes, offset)
+            .expect(IN_RANGE);
+    }
+
+    pub(crate) fn fetch(&self, offset: usize, bytes: &mut [u8]) {
+        self.map
+            .as_volatile_slice()
+            .read_slice(bytes, offset)
+            .expect(IN_RANGE);
+    }
+
+    pub(crate) fn load_u16(&self, offset: usize, order: Ordering) -> u16 {
+        let atomic: &AtomicU16 = self.map.get_atomic_ref(offset).expect(IN_RANGE);
+        u16::from_le(atomic.load(order))
+    }
+
+    pub(crate) fn store_u16(&self, offset: usize, value: u16, order: Ordering) {
+        let atomic: &AtomicU16 = self.map.get_atomic_ref(offset).expect(IN_RANGE);
+        atomic.store(value.to_le(), order);
+    }
+
+    pub(crate) fn load_u32(&self, offset: usize) -> u32 {
+        let atomic: &AtomicU32 = self.map.get_atomic_ref(offset).expect(IN_RANGE);
+        u32::from_le(atomic.load(Ordering::Relaxed))
+    }
+}
+
+/// Offsets come from the layout of this driver, never from the device.
+const IN_RANGE: &str = "the range is in the guest's memory";

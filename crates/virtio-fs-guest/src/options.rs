@@ -1,0 +1,51 @@
+use std::time::Duration;
+
+/// How a device is brought up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Number of request queues, beside hiprio. Default 1.
+    pub request_queues: u16,
+    /// Descriptors per ring, a power of two. Default 512, as much as 1 MiB of data needs
+    /// ([`Limits`](crate::Limits)).
+    pub queue_size: u16,
+    /// Bytes of data that can be in flight on each request queue. Default 64 MiB.
+    pub data_memory: usize,
+    /// In how many regions the memory is announced to the back-end, 1 to 8. They adjoin, so
+    /// that buffers may cross from one into the next. Default 1.
+    pub memory_regions: usize,
+    /// Whether VIRTIO_RING_F_EVENT_IDX is used where it is offered. Default yes.
+    pub event_idx: Offered,
+    /// Whether VIRTIO_RING_F_INDIRECT_DESC is used where it is offered. Default yes.
+    pub indirect: Offered,
+    /// How long an interrupt takes to arrive: the driver stays busy for that long after a call
+    /// before it looks at the used ring. With a virtual machine that is the time until the guest's
+    /// handler runs, in which the device finds nothing more to do and goes to sleep; without it a
+    /// benchmark of single requests measures a device that never slept. Default zero.
+    pub interrupt_delay: Duration,
+    /// How long the back-end has for a vhost-user message, and for a request. Default 10 s.
+    pub timeout: Duration,
+}
+
+/// What to do about a feature that the device offers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Offered {
+    /// Accept it.
+    Accept,
+    /// Withhold it: go without.
+    Withhold,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            request_queues: 1,
+            queue_size: 512,
+            data_memory: 64 << 20,
+            memory_regions: 1,
+            event_idx: Offered::Accept,
+            indirect: Offered::Accept,
+            interrupt_delay: Duration::ZERO,
+            timeout: Duration::from_secs(10),
+        }
+    }
+}
