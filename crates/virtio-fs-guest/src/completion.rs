@@ -73,7 +73,8 @@ impl<'q> Completion<'q> {
             _ => 0,
         };
         self.queue
-            .body(self.token)
+            .buffers()
+            .body(self.token.slot())
             .iter()
             .map_while(move |segment| {
                 let len = segment.len.min(left);
@@ -92,10 +93,10 @@ impl<'q> Completion<'q> {
     /// As [`result`](Self::result). A request that expects no reply has [`Reply::Empty`].
     pub fn reply(&mut self) -> Result<Reply<'_>, Error> {
         let len = self.result()?;
-        let Some(form) = self.queue.reply_form(self.token) else {
+        let Some(form) = self.queue.buffers().form(self.token.slot()) else {
             return Ok(Reply::Empty);
         };
-        let header = self.queue.reply_header(self.token);
+        let header = self.queue.buffers().reply_header(self.token.slot());
         let mut message = std::mem::take(self.queue.reply_scratch());
         message.resize(header.len + len, 0);
         self.queue
@@ -114,6 +115,6 @@ impl<'q> Completion<'q> {
 
 impl Drop for Completion<'_> {
     fn drop(&mut self) {
-        self.queue.release(self.token.slot());
+        self.queue.buffers_mut().release(self.token.slot());
     }
 }

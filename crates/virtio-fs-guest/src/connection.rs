@@ -7,11 +7,11 @@ use std::sync::atomic::AtomicU64;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::Error;
+use crate::buffers::Buffers;
 use crate::control::{Control, EVENT_IDX, INDIRECT_DESC};
 use crate::link::{self, Link};
 use crate::memory::{Memory, PAGE};
 use crate::options::Options;
-use crate::pages::PagePool;
 use crate::queue::{Events, Queue, QueueContext};
 use crate::ring::{Ring, RingFeatures, RingLayout};
 
@@ -217,7 +217,7 @@ fn build_queues(
             HIPRIO => HIPRIO_PAGES,
             _ => options.data_memory.div_ceil(PAGE),
         };
-        end = layout.end() + Queue::buffers_len(size) + pages * PAGE;
+        end = layout.end() + Buffers::len(size, pages);
         layouts.push((layout, pages));
     }
     let memory = Arc::new(Memory::new(end)?);
@@ -232,10 +232,9 @@ fn build_queues(
     let queues = layouts
         .into_iter()
         .map(|(layout, pages)| {
-            let buffers = layout.end();
-            let pool = PagePool::new(buffers + Queue::buffers_len(size), pages);
+            let buffers = Buffers::new(Arc::clone(&memory), layout.end(), size, pages);
             let ring = Ring::new(Arc::clone(&memory), layout, features);
-            Ok(Queue::new(context.clone(), ring, buffers, pool, events()?))
+            Ok(Queue::new(context.clone(), ring, buffers, events()?))
         })
         .collect::<Result<_, Error>>()?;
     Ok((memory, queues))

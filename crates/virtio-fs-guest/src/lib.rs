@@ -15,6 +15,7 @@
 
 #![deny(unsafe_code)]
 
+mod buffers;
 mod completion;
 mod connection;
 mod control;

@@ -3,18 +3,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use fuse_wire::abi::{InHeader, OutHeader};
+use fuse_wire::abi::InHeader;
 use fuse_wire::flags::InitFlags;
-use fuse_wire::{Extensions, MAX_ARGUMENTS, NodeId, Operation, ReplyError, ReplyForm, Request};
+use fuse_wire::{Extensions, MAX_ARGUMENTS, NodeId, Operation, Request};
 use vmm_sys_util::eventfd::EventFd;
 
+use crate::buffers::Buffers;
 use crate::completion::{Completion, Outcome};
 use crate::link::{self, Link};
-use crate::memory::{Memory, PAGE, Segment};
-use crate::pages::PagePool;
+use crate::memory::Memory;
 use crate::raw::RawQueue;
 use crate::ring::Ring;
-use crate::room::Room;
 use crate::{Error, ProtocolError};
 
 /// Names a request in flight on a queue.
@@ -70,10 +69,7 @@ pub enum Payload<'a> {
 pub struct Queue {
     ring: Ring,
     memory: Arc<Memory>,
-    pages: PagePool,
-    slots: Box<[Slot]>,
-    /// Offset of the first slot's buffer.
-    buffers: usize,
+    buffers: Buffers,
     events: Events,
     link: Arc<Link>,
     uniques: Arc<AtomicU64>,
@@ -86,8 +82,6 @@ pub struct Queue {
     in_flight: usize,
     /// The rule that the device broke for good.
     broken: Option<ProtocolError>,
-    /// Scratch for a chain.
-    segments: Vec<Segment>,
     /// Scratch for a request.
     message: Box<[u8]>,
     /// Scratch for a reply.
@@ -102,38 +96,6 @@ pub(crate) struct Events {
     pub(crate) error: EventFd,
 }
 
-/// A request in flight; its number is that of the chain's first descriptor.
-#[derive(Debug)]
-struct Slot {
-    unique: u64,
-    /// What the reply looks like. None where there will be none.
-    form: Option<ReplyForm>,
-    room: Room,
-    /// Where the body of the reply goes.
-    body: Vec<Segment>,
-    /// Pages that hold arguments or payload.
-    readable: Vec<Segment>,
-}
-
-impl Slot {
-    const fn new() -> Self {
-        Self {
-            unique: 0,
-            form: None,
-            room: Room::NONE,
-            body: Vec::new(),
-            readable: Vec::new(),
-        }
-    }
-}
-
-/// Buffer of a slot: the request from the front on, the reply from here on.
-const REPLY_OFFSET: usize = 3584;
-const SLOT: usize = PAGE;
-const IN_HEADER: usize = size_of::<InHeader>();
-const OUT_HEADER: usize = size_of::<OutHeader>();
-/// Longest body of a reply in a slot; beyond, it goes to pages.
-const REPLY_ROOM: usize = SLOT - REPLY_OFFSET - OUT_HEADER;
 /// `FUSE_REQ_ID_STEP`: odd numbers name interrupts.
 const UNIQUE_STEP: u64 = 2;
 
@@ -148,23 +110,10 @@ pub(crate) struct QueueContext {
 }
 
 impl Queue {
-    /// Bytes of memory that the buffers of a queue of `size` need.
-    pub(crate) const fn buffers_len(size: u16) -> usize {
-        size as usize * SLOT
-    }
-
-    pub(crate) fn new(
-        context: QueueContext,
-        ring: Ring,
-        buffers: usize,
-        pages: PagePool,
-        events: Events,
-    ) -> Self {
+    pub(crate) fn new(context: QueueContext, ring: Ring, buffers: Buffers, events: Events) -> Self {
         Self {
-            slots: (0..ring.size()).map(|_| Slot::new()).collect(),
             ring,
             memory: context.memory,
-            pages,
             buffers,
             events,
             link: context.link,
@@ -176,7 +125,6 @@ impl Queue {
             draining: false,
             in_flight: 0,
             broken: None,
-            segments: Vec::new(),
             message: vec![0; MAX_ARGUMENTS].into(),
             reply: Vec::new(),
         }
@@ -253,72 +201,18 @@ impl Queue {
             extensions,
         };
         let len = request.encode(payload.len(), self.agreed, &mut self.message)?;
-        self.describe(slot, unique, &operation);
-        match self
-            .lay_out(slot, len, payload)
-            .and_then(|writable_from| self.ring.add(&self.segments, writable_from))
-        {
-            Ok(_) => {}
-            Err(e) => {
-                self.release(slot);
-                return Err(e);
-            }
+        let message = &self.message[..len];
+        let buffers = &mut self.buffers;
+        let added = buffers
+            .lay_out(slot, &request, message, payload)
+            .and_then(|chain| self.ring.add(chain.segments, chain.writable_from));
+        if let Err(e) = added {
+            self.buffers.release(slot);
+            return Err(e);
         }
         self.in_flight += 1;
         self.kick_if_wanted()?;
         Ok(Token { slot, unique })
-    }
-
-    fn describe(&mut self, slot: u16, unique: u64, operation: &Operation<'_>) {
-        let slot = &mut self.slots[usize::from(slot)];
-        slot.unique = unique;
-        slot.form = operation.reply_form();
-        slot.room = slot
-            .form
-            .map_or(Room::NONE, |form| Room::of(operation.opcode(), form));
-    }
-
-    /// Puts the first `len` bytes of the message and the payload into the memory, and describes
-    /// the chain in `segments`. Returns where its writable part begins.
-    fn lay_out(&mut self, slot: u16, len: usize, payload: Payload<'_>) -> Result<usize, Error> {
-        let buffer = self.buffer(slot);
-        let slot = &mut self.slots[usize::from(slot)];
-        let expects_reply = slot.form.is_some();
-        self.segments.clear();
-        let (header, arguments) = self.message[..len].split_at(IN_HEADER);
-        self.memory.put(buffer, header);
-        if len <= REPLY_OFFSET {
-            self.memory.put(buffer + IN_HEADER, arguments);
-            let split = if expects_reply { IN_HEADER } else { len };
-            push(&mut self.segments, buffer, split);
-            push(&mut self.segments, buffer + split, len - split);
-        } else {
-            push(&mut self.segments, buffer, IN_HEADER);
-            take_pages(&mut self.pages, arguments.len(), &mut slot.readable)?;
-            scatter(&self.memory, &slot.readable, arguments);
-            self.segments.extend_from_slice(&slot.readable);
-        }
-        let before_payload = slot.readable.len();
-        take_pages(&mut self.pages, payload.len(), &mut slot.readable)?;
-        let pages = &slot.readable[before_payload..];
-        if let Payload::Copied(data) = payload {
-            scatter(&self.memory, pages, data);
-        }
-        self.segments.extend_from_slice(pages);
-
-        let writable_from = self.segments.len();
-        if expects_reply {
-            let reply = buffer + REPLY_OFFSET;
-            push(&mut self.segments, reply, OUT_HEADER);
-            if slot.room.arguments > REPLY_ROOM {
-                take_pages(&mut self.pages, slot.room.arguments, &mut slot.body)?;
-            } else {
-                push(&mut slot.body, reply + OUT_HEADER, slot.room.arguments);
-            }
-            take_pages(&mut self.pages, slot.room.pages, &mut slot.body)?;
-            self.segments.extend_from_slice(&slot.body);
-        }
-        Ok(writable_from)
     }
 
     fn kick_if_wanted(&mut self) -> Result<(), Error> {
@@ -426,71 +320,23 @@ impl Queue {
 
     fn complete(&mut self, head: u16, used: u32) -> Completion<'_> {
         self.in_flight = self.in_flight.saturating_sub(1);
-        let outcome = self.outcome(head, used).unwrap_or_else(Outcome::Protocol);
-        let slot = &self.slots[usize::from(head)];
+        let outcome = self
+            .buffers
+            .check(head, used)
+            .unwrap_or_else(Outcome::Protocol);
         let token = Token {
             slot: head,
-            unique: slot.unique,
+            unique: self.buffers.unique(head),
         };
         Completion::new(self, token, outcome)
     }
 
-    /// Checks a reply as Linux 7.1 does, and a little more.
-    fn outcome(&self, head: u16, used: u32) -> Result<Outcome, ProtocolError> {
-        let slot = &self.slots[usize::from(head)];
-        let room = slot.form.map_or(0, |_| OUT_HEADER + slot.room.total()) as u32;
-        if used > room {
-            return Err(ProtocolError::UsedLength { used, room });
-        }
-        let used = used as usize;
-        if slot.form.is_none() {
-            return Ok(Outcome::Body(0));
-        }
-        let mut header = [0; OUT_HEADER];
-        let written = &mut header[..used.min(OUT_HEADER)];
-        self.memory.fetch(self.buffer(head) + REPLY_OFFSET, written);
-        let header = OutHeader::decode(written, used)?;
-        if header.unique != slot.unique {
-            return Err(ProtocolError::Unique {
-                expected: slot.unique,
-                found: header.unique,
-            });
-        }
-        match header.result() {
-            Err(errno) => Ok(Outcome::Errno(errno)),
-            Ok(()) if used - OUT_HEADER < slot.room.least => Err(ReplyError::Truncated.into()),
-            Ok(()) => Ok(Outcome::Body(used - OUT_HEADER)),
-        }
+    pub(crate) const fn buffers(&self) -> &Buffers {
+        &self.buffers
     }
 
-    /// Frees the buffers of a slot whose chain is no longer in flight.
-    pub(crate) fn release(&mut self, slot: u16) {
-        let slot = &mut self.slots[usize::from(slot)];
-        self.pages.give_back(&slot.body);
-        self.pages.give_back(&slot.readable);
-        slot.body.clear();
-        slot.readable.clear();
-    }
-
-    const fn buffer(&self, slot: u16) -> usize {
-        self.buffers + slot as usize * SLOT
-    }
-
-    /// Where the body of the reply to `token` lies.
-    pub(crate) fn body(&self, token: Token) -> &[Segment] {
-        &self.slots[usize::from(token.slot)].body
-    }
-
-    pub(crate) fn reply_form(&self, token: Token) -> Option<ReplyForm> {
-        self.slots[usize::from(token.slot)].form
-    }
-
-    /// Where the header of the reply to `token` lies.
-    pub(crate) const fn reply_header(&self, token: Token) -> Segment {
-        Segment {
-            offset: self.buffer(token.slot) + REPLY_OFFSET,
-            len: OUT_HEADER,
-        }
+    pub(crate) const fn buffers_mut(&mut self) -> &mut Buffers {
+        &mut self.buffers
     }
 
     pub(crate) fn memory(&self) -> &Memory {
@@ -509,10 +355,6 @@ impl Queue {
         &mut self.ring
     }
 
-    pub(crate) const fn pages_mut(&mut self) -> &mut PagePool {
-        &mut self.pages
-    }
-
     pub(crate) const fn events(&self) -> &Events {
         &self.events
     }
@@ -524,7 +366,7 @@ impl Queue {
     /// Back to the state after a device reset: what was in flight is forgotten.
     pub(crate) fn reset(&mut self) {
         for slot in 0..self.ring.size() {
-            self.release(slot);
+            self.buffers.release(slot);
         }
         self.ring.reset();
         link::clear(&self.events.call);
@@ -536,30 +378,8 @@ impl Queue {
     }
 }
 
-fn take_pages(pool: &mut PagePool, len: usize, out: &mut Vec<Segment>) -> Result<(), Error> {
-    if pool.take(len, out) {
-        Ok(())
-    } else {
-        Err(Error::QueueFull)
-    }
-}
-
-fn push(segments: &mut Vec<Segment>, offset: usize, len: usize) {
-    if len > 0 {
-        segments.push(Segment { offset, len });
-    }
-}
-
-fn scatter(memory: &Memory, segments: &[Segment], mut bytes: &[u8]) {
-    for segment in segments {
-        let (now, later) = bytes.split_at(segment.len.min(bytes.len()));
-        memory.put(segment.offset, now);
-        bytes = later;
-    }
-}
-
 impl Payload<'_> {
-    const fn len(&self) -> usize {
+    pub(crate) const fn len(&self) -> usize {
         match self {
             Self::None => 0,
             Self::Copied(data) => data.len(),

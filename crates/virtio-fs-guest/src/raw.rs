@@ -31,11 +31,8 @@ impl<'q> RawQueue<'q> {
     /// # Errors
     /// [`Error::QueueFull`] where no page is left.
     pub fn take_page(&mut self) -> Result<u64, Error> {
-        let mut page = Vec::new();
-        if !self.queue.pages_mut().take(PAGE, &mut page) {
-            return Err(Error::QueueFull);
-        }
-        Ok(self.memory().address(page[0].offset))
+        let page = self.queue.buffers_mut().take_page()?;
+        Ok(self.memory().address(page.offset))
     }
 
     /// Takes a page and fills it from its front with `bytes`, a page at most.
