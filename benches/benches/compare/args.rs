@@ -1,0 +1,121 @@
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+use virtio_fs_guest::Options;
+
+use crate::Error;
+use crate::daemon::Program;
+use crate::rows::{ROWS, Row};
+
+/// Compares our virtio-fs daemon with the reference daemon.
+#[derive(Debug, Parser)]
+pub(crate) struct Args {
+    /// The reference daemon: `cargo install virtiofsd` builds it.
+    #[arg(long)]
+    peer: PathBuf,
+    /// Our daemon. Default: target/release/virtiofsd of this workspace.
+    #[arg(long)]
+    ours: Option<PathBuf>,
+    /// Where the shared directories are made: a tmpfs, so that no disk is measured.
+    #[arg(long, default_value = "/dev/shm")]
+    pub(crate) dir: PathBuf,
+    /// Rounds; in each, both daemons are started anew and all rows are measured in turn.
+    #[arg(long, default_value_t = 5)]
+    pub(crate) rounds: u32,
+    /// Milliseconds for which a row is measured, per daemon and round.
+    #[arg(long, default_value_t = 500)]
+    millis: u64,
+    /// Only the rows whose name contains this; may be repeated.
+    #[arg(long = "row")]
+    only: Vec<String>,
+    /// Descriptors per ring.
+    #[arg(long, default_value_t = 512)]
+    pub(crate) queue_size: u16,
+    /// Microseconds that an interrupt takes to reach the driver. With 0 the next request may come
+    /// before the daemon has gone to sleep: then neither side ever sleeps, as never with a virtual
+    /// machine.
+    #[arg(long, default_value_t = 10)]
+    pub(crate) interrupt_delay: u64,
+    /// `--cache` of both daemons, where given.
+    #[arg(long)]
+    cache: Option<String>,
+    /// `--thread-pool-size` of both daemons, where given.
+    #[arg(long)]
+    thread_pool_size: Option<usize>,
+    /// Also write all samples to this file.
+    #[arg(long)]
+    pub(crate) json: Option<PathBuf>,
+    /// What `cargo bench` adds.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+impl Args {
+    pub(crate) fn rows(&self) -> Result<Vec<Row>, Error> {
+        let wanted = |row: &&Row| {
+            self.only.is_empty()
+                || self
+                    .only
+                    .iter()
+                    .any(|name| row.name.contains(name.as_str()))
+        };
+        let rows: Vec<Row> = ROWS.iter().filter(wanted).copied().collect();
+        if rows.is_empty() {
+            return Err(Error::NoRow {
+                wanted: self.only.join(", "),
+                names: ROWS.map(|row| row.name).join(", "),
+            });
+        }
+        Ok(rows)
+    }
+
+    pub(crate) const fn time(&self) -> Duration {
+        Duration::from_millis(self.millis)
+    }
+
+    pub(crate) fn ours(&self) -> Program {
+        let default = || {
+            std::env::var_os("CARGO_TARGET_DIR")
+                .map_or_else(
+                    || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target")),
+                    PathBuf::from,
+                )
+                .join("release/virtiofsd")
+        };
+        Program {
+            path: self.ours.clone().unwrap_or_else(default),
+            arguments: self.common_arguments(),
+            remedy: "build it with `cargo build --release -p examples --bin virtiofsd`, \
+                     or say where it is with --ours",
+        }
+    }
+
+    pub(crate) fn peer(&self) -> Program {
+        let mut arguments = self.common_arguments();
+        arguments.push("--sandbox=none".into());
+        Program {
+            path: self.peer.clone(),
+            arguments,
+            remedy: "install it with `cargo install virtiofsd` (which needs libcap-ng-dev and \
+                     libseccomp-dev), and say where it is with --peer",
+        }
+    }
+
+    fn common_arguments(&self) -> Vec<String> {
+        let cache = self.cache.iter().map(|cache| format!("--cache={cache}"));
+        let threads = self
+            .thread_pool_size
+            .iter()
+            .map(|size| format!("--thread-pool-size={size}"));
+        cache.chain(threads).collect()
+    }
+
+    pub(crate) fn driver(&self) -> Options {
+        Options {
+            queue_size: self.queue_size,
+            interrupt_delay: Duration::from_micros(self.interrupt_delay),
+            ..Options::default()
+        }
+    }
+}
