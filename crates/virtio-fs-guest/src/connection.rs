@@ -258,3 +258,49 @@ impl fmt::Debug for Connection {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_back_end_that_never_answers_is_given_up() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let options = Options {
+            timeout: Duration::from_millis(10),
+            ..Options::default()
+        };
+        let result = Connection::from_stream(ours, &options);
+        assert!(matches!(result, Err(Error::Timeout { .. })), "{result:?}");
+    }
+
+    #[test]
+    fn a_back_end_that_hangs_up_is_an_error() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        drop(theirs);
+        let result = Connection::from_stream(ours, &Options::default());
+        assert!(matches!(result, Err(Error::VhostUser { .. })), "{result:?}");
+    }
+
+    #[test]
+    fn options_that_no_device_can_have_are_refused() {
+        for options in [
+            Options {
+                request_queues: 0,
+                ..Options::default()
+            },
+            Options {
+                queue_size: 100,
+                ..Options::default()
+            },
+            Options {
+                memory_regions: 9,
+                ..Options::default()
+            },
+        ] {
+            assert!(matches!(check(&options), Err(Error::Options(_))));
+        }
+    }
+}

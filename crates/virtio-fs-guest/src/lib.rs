@@ -31,6 +31,8 @@ mod ring;
 mod room;
 #[allow(unsafe_code)]
 mod sys;
+#[cfg(test)]
+mod testing;
 mod watchdog;
 
 pub use completion::Completion;
