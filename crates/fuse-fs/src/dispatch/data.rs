@@ -133,24 +133,23 @@ pub(super) fn ioctl<F: FileSystem>(
 ) -> Answer {
     const HEAD: usize = size_of::<IoctlOut>();
 
-    let (head, buffer) = room
-        .body(HEAD.saturating_add(MAX_IOCTL_OUT))
-        .split_first_chunk_mut::<HEAD>()
-        .ok_or(Errno::EINVAL)?;
-    let max = clamp(args.out_size, buffer.len());
-    let buffer = buffer.get_mut(..max).unwrap_or_default();
-    let args = IoctlIn {
-        out_size: size_of_len(max),
-        ..*args
-    };
-    let (out, len) = call.fs.ioctl(&call.cx, call.node, &args, data, buffer)?;
-    if len > max {
-        return Err(Failure::Fault(
-            "ioctl: the output is longer than its buffer",
-        ));
-    }
-    head.copy_from_slice(out.as_bytes());
-    room.buffered(HEAD.saturating_add(len))
+    room.fill(HEAD.saturating_add(MAX_IOCTL_OUT), |body| {
+        let (head, buffer) = body.split_first_chunk_mut::<HEAD>().ok_or(Errno::EINVAL)?;
+        let max = clamp(args.out_size, buffer.len());
+        let buffer = buffer.get_mut(..max).unwrap_or_default();
+        let args = IoctlIn {
+            out_size: size_of_len(max),
+            ..*args
+        };
+        let (out, len) = call.fs.ioctl(&call.cx, call.node, &args, data, buffer)?;
+        if len > max {
+            return Err(Failure::Fault(
+                "ioctl: the output is longer than its buffer",
+            ));
+        }
+        head.copy_from_slice(out.as_bytes());
+        Ok(HEAD.saturating_add(len))
+    })
 }
 
 pub(super) fn poll<F: FileSystem>(

@@ -37,12 +37,12 @@ pub(super) fn readdir<F: FileSystem>(
     args: &ReadIn,
     room: &mut Room<'_>,
 ) -> Answer {
-    let buffer = room.body(clamp(args.size, usize::MAX));
-    let args = with_size(args, buffer.len());
-    let mut entries = DirentWriter::new(buffer);
-    call.fs.readdir(&call.cx, call.node, &args, &mut entries)?;
-    let len = entries.len();
-    room.buffered(len)
+    room.fill(clamp(args.size, usize::MAX), |buffer| {
+        let args = with_size(args, buffer.len());
+        let mut entries = DirentWriter::new(buffer);
+        call.fs.readdir(&call.cx, call.node, &args, &mut entries)?;
+        Ok(entries.len())
+    })
 }
 
 pub(super) fn readdirplus<F: FileSystem>(
@@ -50,13 +50,13 @@ pub(super) fn readdirplus<F: FileSystem>(
     args: &ReadIn,
     room: &mut Room<'_>,
 ) -> Answer {
-    let buffer = room.body(clamp(args.size, usize::MAX));
-    let args = with_size(args, buffer.len());
-    let mut entries = DirentPlusWriter::new(buffer);
-    call.fs
-        .readdirplus(&call.cx, call.node, &args, &mut entries)?;
-    let len = entries.len();
-    room.buffered(len)
+    room.fill(clamp(args.size, usize::MAX), |buffer| {
+        let args = with_size(args, buffer.len());
+        let mut entries = DirentPlusWriter::new(buffer);
+        let Call { fs, cx, node, .. } = call;
+        fs.readdirplus(cx, *node, &args, &mut entries)?;
+        Ok(entries.len())
+    })
 }
 
 fn with_size(args: &ReadIn, len: usize) -> ReadIn {

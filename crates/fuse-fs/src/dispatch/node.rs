@@ -78,9 +78,9 @@ fn check_setattr(args: &SetattrIn) -> std::result::Result<(), Failure> {
 }
 
 pub(super) fn readlink<F: FileSystem>(call: &Call<'_, F>, room: &mut Room<'_>) -> Answer {
-    let buffer = room.body(TARGET_MAX);
-    let len = call.fs.readlink(&call.cx, call.node, buffer)?;
-    room.buffered(len)
+    room.fill(TARGET_MAX, |buffer| {
+        Ok(call.fs.readlink(&call.cx, call.node, buffer)?)
+    })
 }
 
 pub(super) fn setxattr<F: FileSystem>(
@@ -135,11 +135,11 @@ fn xattr_reply(
         let size = u32::try_from(len).map_err(|_| Errno::E2BIG)?;
         return room.reply(&Reply::XattrSize(GetxattrOut { size, padding: 0 }));
     }
-    let buffer = room.body(clamp(args.size, XATTR_MAX));
-    let max = buffer.len();
-    let len = fill(buffer)?;
-    if len > max {
-        return Err(Errno::ERANGE.into());
-    }
-    room.buffered(len)
+    room.fill(clamp(args.size, XATTR_MAX), |buffer| {
+        let max = buffer.len();
+        match fill(buffer)? {
+            len if len <= max => Ok(len),
+            _ => Err(Errno::ERANGE.into()),
+        }
+    })
 }

@@ -35,12 +35,6 @@ impl<'a> Room<'a> {
         buffered.min(self.sink.remaining())
     }
 
-    /// The start of the body, up to `max` bytes of it.
-    pub(crate) fn body(&mut self, max: usize) -> &mut [u8] {
-        let end = HEADER_LEN.saturating_add(self.body_len().min(max));
-        self.buffer.get_mut(HEADER_LEN..end).unwrap_or_default()
-    }
-
     /// Where the data of a READ goes.
     pub(crate) fn sink(&mut self) -> &mut dyn PayloadSink {
         self.sink
@@ -64,12 +58,21 @@ impl<'a> Room<'a> {
         Ok(Outcome::Reply { head, payload: 0 })
     }
 
-    /// Answers with the first `len` bytes of the [`body`](Self::body), which are in place.
+    /// Answers with what `fill` puts into the body, which is at most `max` bytes long.
     ///
     /// # Errors
-    /// The body is not that long: the filesystem counted wrong.
-    pub(crate) fn buffered(&mut self, len: usize) -> Answer {
-        if len > self.body_len() {
+    /// Those of `fill`. It is a fault if `fill` says that it put more there than fits: what the
+    /// buffer held before is not the guest's to see.
+    pub(crate) fn fill(
+        &mut self,
+        max: usize,
+        fill: impl FnOnce(&mut [u8]) -> Result<usize, Failure>,
+    ) -> Answer {
+        let end = HEADER_LEN.saturating_add(self.body_len().min(max));
+        let body = self.buffer.get_mut(HEADER_LEN..end).unwrap_or_default();
+        let max = body.len();
+        let len = fill(body)?;
+        if len > max {
             return Err(Failure::Fault("the reply is longer than its buffer"));
         }
         Ok(self.answer(&OutHeader::success(self.unique, len), len, 0))

@@ -2,6 +2,10 @@
 
 #![allow(dead_code, reason = "each test file uses the part of it that it needs")]
 
+pub(crate) mod every;
+pub(crate) mod files;
+pub(crate) mod probe;
+
 use std::ffi::CString;
 
 use fuse_fs::abi::{InHeader, InitIn, InitOut, OutHeader};
@@ -40,6 +44,7 @@ impl Answer {
     pub(crate) fn error(&self) -> Errno {
         match self {
             Self::Error(errno) => *errno,
+            Self::Body(body) => panic!("success, {} bytes", body.len()),
             other => panic!("not an error: {other:?}"),
         }
     }
