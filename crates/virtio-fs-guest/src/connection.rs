@@ -21,6 +21,10 @@ const HIPRIO: usize = 0;
 const HIPRIO_PAGES: usize = 64;
 /// Most regions that every back-end takes.
 const MAX_REGIONS: usize = 8;
+/// Pages of all regions but the first and the last.
+const REGION_PAGES: usize = 2;
+/// Fewest pages of a request queue: enough for a page in every region.
+const LEAST_PAGES: usize = MAX_REGIONS * REGION_PAGES;
 /// Most descriptors in a ring (virtio 1.4, 2.7).
 const MAX_QUEUE_SIZE: u16 = 1 << 15;
 
@@ -37,7 +41,8 @@ pub struct DeviceConfig {
 pub struct Connection {
     control: Control,
     memory: Arc<Memory>,
-    memory_regions: usize,
+    /// Where the regions start as which the memory is announced.
+    regions: Vec<usize>,
     /// Hiprio, then the request queues.
     queues: Vec<Queue>,
     config: Option<DeviceConfig>,
@@ -77,11 +82,12 @@ impl Connection {
             indirect: control.features() & INDIRECT_DESC != 0,
         };
         let link = Arc::new(Link::new(control.stream()?));
-        let (memory, queues) = build_queues(options, rings, link)?;
+        let plan = Plan::new(options);
+        let (memory, queues) = build_queues(options, &plan, rings, link)?;
         let mut connection = Self {
             control,
             memory,
-            memory_regions: options.memory_regions,
+            regions: plan.regions,
             state: State::Stopped(vec![0; queues.len()]),
             queues,
             config,
@@ -160,7 +166,7 @@ impl Connection {
         let State::Stopped(bases) = &self.state else {
             return Ok(());
         };
-        self.control.share(&self.memory, self.memory_regions)?;
+        self.control.share(&self.memory, &self.regions)?;
         for (index, (queue, &base)) in self.queues.iter().zip(bases).enumerate() {
             self.control.start(index, queue, base)?;
         }
@@ -202,25 +208,50 @@ fn check(options: &Options) -> Result<(), Error> {
     Ok(())
 }
 
-/// Lays out the memory: per queue its ring, its slots' buffers and its pages.
+/// Where everything lies in the memory: per queue its ring, its slots' buffers and its pages.
+#[derive(Debug)]
+struct Plan {
+    /// Each with its number of pages.
+    queues: Vec<(RingLayout, usize)>,
+    regions: Vec<usize>,
+    size: usize,
+}
+
+impl Plan {
+    fn new(options: &Options) -> Self {
+        let size = options.queue_size;
+        let data = options.data_memory.div_ceil(PAGE).max(LEAST_PAGES);
+        let mut queues = Vec::new();
+        let mut end = 0;
+        for index in 0..=options.request_queues {
+            let layout = RingLayout::new(end, size);
+            let pages = match usize::from(index) {
+                HIPRIO => HIPRIO_PAGES,
+                _ => data,
+            };
+            end = layout.end() + Buffers::len(size, pages);
+            queues.push((layout, pages));
+        }
+        // A ring lies in one region, as with every driver; pages go to all of them in turn, those
+        // of the last queue that are used first.
+        let pages = end - data * PAGE;
+        let later = (1..options.memory_regions).map(|n| pages + n * REGION_PAGES * PAGE);
+        Self {
+            queues,
+            regions: std::iter::once(0).chain(later).collect(),
+            size: end,
+        }
+    }
+}
+
 fn build_queues(
     options: &Options,
+    plan: &Plan,
     features: RingFeatures,
     link: Arc<Link>,
 ) -> Result<(Arc<Memory>, Vec<Queue>), Error> {
     let size = options.queue_size;
-    let mut layouts = Vec::new();
-    let mut end = 0;
-    for index in 0..=options.request_queues {
-        let layout = RingLayout::new(end, size);
-        let pages = match usize::from(index) {
-            HIPRIO => HIPRIO_PAGES,
-            _ => options.data_memory.div_ceil(PAGE),
-        };
-        end = layout.end() + Buffers::len(size, pages);
-        layouts.push((layout, pages));
-    }
-    let memory = Arc::new(Memory::new(end)?);
+    let memory = Arc::new(Memory::new(plan.size)?);
     let context = QueueContext {
         memory: Arc::clone(&memory),
         link,
@@ -229,11 +260,12 @@ fn build_queues(
         interrupt_delay: options.interrupt_delay,
         timeout: options.timeout,
     };
-    let queues = layouts
-        .into_iter()
+    let queues = plan
+        .queues
+        .iter()
         .map(|(layout, pages)| {
-            let buffers = Buffers::new(Arc::clone(&memory), layout.end(), size, pages);
-            let ring = Ring::new(Arc::clone(&memory), layout, features);
+            let buffers = Buffers::new(Arc::clone(&memory), layout.end(), size, *pages);
+            let ring = Ring::new(Arc::clone(&memory), layout.clone(), features);
             Ok(Queue::new(context.clone(), ring, buffers, events()?))
         })
         .collect::<Result<_, Error>>()?;

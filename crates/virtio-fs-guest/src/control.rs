@@ -111,7 +111,7 @@ impl Control {
     }
 
     /// Settles the features and shares the memory.
-    pub(crate) fn share(&mut self, memory: &Memory, regions: usize) -> Result<(), Error> {
+    pub(crate) fn share(&mut self, memory: &Memory, regions: &[usize]) -> Result<(), Error> {
         let features = self.features;
         self.send("set the features", |f| f.set_features(features))?;
         let regions = memory.regions(regions);

@@ -101,16 +101,18 @@ impl Memory {
         self.map.as_ptr() as u64 + offset as u64
     }
 
-    /// The memory as `count` regions that adjoin, for SET_MEM_TABLE.
-    pub(crate) fn regions(&self, count: usize) -> Vec<VhostUserMemoryRegionInfo> {
-        let pages = self.size() / PAGE;
-        let start = |n: usize| n * pages / count * PAGE;
-        (0..count)
-            .map(|n| VhostUserMemoryRegionInfo {
-                guest_phys_addr: self.address(start(n)),
-                memory_size: (start(n + 1) - start(n)) as u64,
-                userspace_addr: self.user_address(start(n)),
-                mmap_offset: start(n) as u64,
+    /// The memory as regions that adjoin, for SET_MEM_TABLE; each starts at one of `starts` and
+    /// ends at the next.
+    pub(crate) fn regions(&self, starts: &[usize]) -> Vec<VhostUserMemoryRegionInfo> {
+        let ends = starts.iter().skip(1).copied().chain([self.size()]);
+        starts
+            .iter()
+            .zip(ends)
+            .map(|(&start, end)| VhostUserMemoryRegionInfo {
+                guest_phys_addr: self.address(start),
+                memory_size: (end - start) as u64,
+                userspace_addr: self.user_address(start),
+                mmap_offset: start as u64,
                 mmap_handle: self.file.file().as_raw_fd(),
             })
             .collect()

@@ -10,8 +10,8 @@ pub struct Options {
     pub queue_size: u16,
     /// Bytes of data that can be in flight on each request queue. Default 64 MiB.
     pub data_memory: usize,
-    /// In how many regions the memory is announced to the back-end, 1 to 8. They adjoin, so
-    /// that buffers may cross from one into the next. Default 1.
+    /// In how many regions the memory is announced to the back-end, 1 to 8. They adjoin, and what
+    /// is moved by a request of 64 KiB or more lies in all of them. Default 1.
     pub memory_regions: usize,
     /// Whether VIRTIO_RING_F_EVENT_IDX is used where it is offered. Default yes.
     pub event_idx: Offered,
