@@ -305,7 +305,8 @@ pub trait FileSystem: Send + Sync {
     /// directory ends. `.` and `..` are part of the list.
     ///
     /// # Errors
-    /// As getdents(2). Not after something was written: the rest is asked for again.
+    /// As getdents(2): EINVAL where not even one entry fits, as an empty list is the end of the
+    /// directory. No error after something was written: the rest is asked for again.
     fn readdir(
         &self,
         cx: &Context<'_>,
