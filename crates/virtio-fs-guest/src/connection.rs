@@ -8,7 +8,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::Error;
 use crate::buffers::Buffers;
-use crate::control::{Control, EVENT_IDX, INDIRECT_DESC};
+use crate::control::{Control, EVENT_IDX, INDIRECT_DESC, Inflight};
 use crate::link::{self, Link};
 use crate::memory::{Memory, PAGE};
 use crate::options::Options;
@@ -40,6 +40,9 @@ pub struct DeviceConfig {
 /// A vhost-user-fs device that is up: its rings run until this is dropped.
 pub struct Connection {
     control: Control,
+    options: Options,
+    /// Kept for the next back-end.
+    inflight: Option<Inflight>,
     memory: Arc<Memory>,
     /// Where the regions start as which the memory is announced.
     regions: Vec<usize>,
@@ -86,6 +89,8 @@ impl Connection {
         let (memory, queues) = build_queues(options, &plan, rings, link)?;
         let mut connection = Self {
             control,
+            options: options.clone(),
+            inflight: None,
             memory,
             regions: plan.regions,
             state: State::Stopped(vec![0; queues.len()]),
@@ -167,6 +172,15 @@ impl Connection {
             return Ok(());
         };
         self.control.share(&self.memory, &self.regions)?;
+        if self.control.tracks_inflight() {
+            let inflight = match self.inflight.take() {
+                Some(inflight) => inflight,
+                None => self
+                    .control
+                    .inflight(self.queues.len() as u16, self.options.queue_size)?,
+            };
+            self.control.set_inflight(self.inflight.insert(inflight))?;
+        }
         for (index, (queue, &base)) in self.queues.iter().zip(bases).enumerate() {
             self.control.start(index, queue, base)?;
         }
@@ -188,7 +202,30 @@ impl Connection {
         for queue in &mut self.queues {
             queue.reset();
         }
+        self.inflight = None;
         self.state = State::Stopped(vec![0; self.queues.len()]);
+        self.resume()
+    }
+
+    /// Goes on with another back-end, over `stream`, after the one before is gone, as a VMM does
+    /// whose guest is not to notice: the same memory, the same rings. What was in flight completes
+    /// where [`Options::inflight`] was agreed on, else it is lost.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect); [`Error::Unsupported`] where the new back-end lacks a
+    /// feature that the guest uses.
+    pub fn reconnect(&mut self, stream: UnixStream) -> Result<(), Error> {
+        let control = Control::negotiate(stream, &self.options)?;
+        if control.features() != self.control.features() {
+            return Err(Error::Unsupported("feature that the one before had"));
+        }
+        let link = Arc::new(Link::new(control.stream()?));
+        self.control = control;
+        for queue in &mut self.queues {
+            queue.set_link(Arc::clone(&link));
+        }
+        let bases = self.queues.iter().map(|queue| queue.ring().used_index());
+        self.state = State::Stopped(bases.collect());
         self.resume()
     }
 }

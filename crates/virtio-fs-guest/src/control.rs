@@ -1,8 +1,10 @@
+use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use vhost::vhost_user::message::{
-    VhostUserConfigFlags, VhostUserHeaderFlag, VhostUserProtocolFeatures,
+    VhostUserConfigFlags, VhostUserHeaderFlag, VhostUserInflight, VhostUserProtocolFeatures,
 };
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VringConfigData};
@@ -33,6 +35,12 @@ pub(crate) struct Control {
     protocol_features: VhostUserProtocolFeatures,
 }
 
+/// The back-end's record of what is in flight, which the front-end keeps for the next back-end.
+pub(crate) struct Inflight {
+    description: VhostUserInflight,
+    file: File,
+}
+
 impl Control {
     /// Negotiates features as `options` have it.
     pub(crate) fn negotiate(stream: UnixStream, options: &Options) -> Result<Self, Error> {
@@ -46,17 +54,20 @@ impl Control {
         };
         let offered = control.send("read the features", |f| f.get_features())?;
         control.features = choose(offered, options)?;
-        control.negotiate_protocol(queues)?;
+        control.negotiate_protocol(queues, options.inflight)?;
         control.send("become the owner", |f| f.set_owner())?;
         Ok(control)
     }
 
-    fn negotiate_protocol(&mut self, queues: u64) -> Result<(), Error> {
+    fn negotiate_protocol(&mut self, queues: u64, inflight: Offered) -> Result<(), Error> {
         let offered = self.send("read the protocol features", |f| f.get_protocol_features())?;
-        let accepted = offered
-            & (VhostUserProtocolFeatures::MQ
-                | VhostUserProtocolFeatures::REPLY_ACK
-                | VhostUserProtocolFeatures::CONFIG);
+        let mut wanted = VhostUserProtocolFeatures::MQ
+            | VhostUserProtocolFeatures::REPLY_ACK
+            | VhostUserProtocolFeatures::CONFIG;
+        if inflight == Offered::Accept {
+            wanted |= VhostUserProtocolFeatures::INFLIGHT_SHMFD;
+        }
+        let accepted = offered & wanted;
         self.send("set the protocol features", |f| {
             f.set_protocol_features(accepted)
         })?;
@@ -117,6 +128,29 @@ impl Control {
         let regions = memory.regions(regions);
         self.send("share the memory", |f| f.set_mem_table(&regions))?;
         Ok(())
+    }
+
+    /// Whether the back-end is to keep record of what is in flight.
+    pub(crate) const fn tracks_inflight(&self) -> bool {
+        self.protocol_features
+            .contains(VhostUserProtocolFeatures::INFLIGHT_SHMFD)
+    }
+
+    /// Gets a fresh record of what is in flight.
+    pub(crate) fn inflight(&mut self, queues: u16, queue_size: u16) -> Result<Inflight, Error> {
+        let asked = VhostUserInflight::new(0, 0, queues, queue_size);
+        let (description, file) = self.send("get a record of what is in flight", |f| {
+            f.get_inflight_fd(&asked)
+        })?;
+        Ok(Inflight { description, file })
+    }
+
+    /// Hands the back-end the record of what is in flight.
+    pub(crate) fn set_inflight(&mut self, inflight: &Inflight) -> Result<(), Error> {
+        let file = inflight.file.as_raw_fd();
+        self.send("set the record of what is in flight", |f| {
+            f.set_inflight_fd(&inflight.description, file)
+        })
     }
 
     /// Starts ring `index`, which goes on at entry `base`.

@@ -12,6 +12,21 @@
 //! for the reply's header, its arguments, its pages; indirect where there is more than one
 //! descriptor and that was offered. Replies are checked as strictly as Linux 7.1 checks them, and
 //! every wait has a time-out.
+//!
+//! ```no_run
+//! use fuse_wire::NodeId;
+//! use virtio_fs_guest::{Connection, MountOptions, Options};
+//!
+//! let connection = Connection::connect("/run/vfs.sock", &Options::default())?;
+//! let mut mount = connection.mount(&MountOptions::default())?;
+//! let file = mount.lookup(NodeId::ROOT, c"os-release")?.nodeid;
+//! let handle = mount.open(file, 0)?.fh;
+//! let mut text = vec![0; 4096];
+//! let len = mount.read(file, handle, 0, &mut text)?;
+//! println!("{}", String::from_utf8_lossy(&text[..len]));
+//! mount.release(file, handle)?;
+//! # Ok::<(), virtio_fs_guest::Error>(())
+//! ```
 
 #![deny(unsafe_code)]
 

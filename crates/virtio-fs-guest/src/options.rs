@@ -17,6 +17,10 @@ pub struct Options {
     pub event_idx: Offered,
     /// Whether VIRTIO_RING_F_INDIRECT_DESC is used where it is offered. Default yes.
     pub indirect: Offered,
+    /// Whether the back-end keeps record of what is in flight, where it offers to
+    /// (VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD): then
+    /// [`Connection::reconnect`](crate::Connection::reconnect) loses nothing. Default no.
+    pub inflight: Offered,
     /// How long an interrupt takes to arrive: the driver stays busy for that long after a call
     /// before it looks at the used ring. With a virtual machine that is the time until the guest's
     /// handler runs, in which the device finds nothing more to do and goes to sleep; without it a
@@ -44,6 +48,7 @@ impl Default for Options {
             memory_regions: 1,
             event_idx: Offered::Accept,
             indirect: Offered::Accept,
+            inflight: Offered::Withhold,
             interrupt_delay: Duration::ZERO,
             timeout: Duration::from_secs(10),
         }

@@ -363,6 +363,11 @@ impl Queue {
         &self.link
     }
 
+    /// The connection is another one from now on.
+    pub(crate) fn set_link(&mut self, link: Arc<Link>) {
+        self.link = link;
+    }
+
     /// Back to the state after a device reset: what was in flight is forgotten.
     pub(crate) fn reset(&mut self) {
         for slot in 0..self.ring.size() {
