@@ -80,7 +80,9 @@ mod cursor;
 mod errno;
 pub mod flags;
 mod ids;
+mod list;
 mod name;
+mod notification;
 mod opcode;
 mod reply;
 mod request;
@@ -88,15 +90,17 @@ mod writer;
 
 pub use errno::Errno;
 pub use ids::{Handle, NodeId};
+pub use list::{ForgetList, MappingList, NodeIdList, Records};
 pub use name::{LookupName, Name, NameError, SymlinkTarget, XattrName};
+pub use notification::{Notification, NotificationError, NotifyCode};
 pub use opcode::Opcode;
 pub use reply::{
     Answer, DirEntry, DirEntryPlus, DirentError, DirentPlusWriter, DirentWriter, Dirents,
     DirentsPlus, Reply, ReplyError, ReplyForm,
 };
 pub use request::{
-    EncodeError, Extensions, ForgetList, MAX_ARGUMENTS, MappingList, Operation, Request,
-    RequestError, SecurityContext, SecurityContexts, argument_len_before_payload,
+    EncodeError, Extensions, MAX_ARGUMENTS, Operation, Request, RequestError, SecurityContext,
+    SecurityContexts, argument_len_before_payload,
 };
 pub use writer::MessageTooLong;
 

@@ -72,3 +72,14 @@ impl<'a> Writer<'a> {
         self.buffer.get_mut(..self.len).ok_or(too_long)
     }
 }
+
+/// `value` in the width of its field, whose largest value is `max`.
+pub(crate) fn announced<T: Into<u32> + TryFrom<usize>>(
+    value: usize,
+    max: T,
+) -> Result<T, MessageTooLong> {
+    T::try_from(value).map_err(|_| MessageTooLong {
+        needed: value,
+        room: usize::try_from(max.into()).unwrap_or(usize::MAX),
+    })
+}

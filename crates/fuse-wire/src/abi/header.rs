@@ -27,6 +27,14 @@ wire_struct! {
 }
 
 impl InHeader {
+    /// In `unique`: the request was sent before, to a server that was replaced
+    /// (`FUSE_UNIQUE_RESEND`, 7.40).
+    pub const UNIQUE_RESEND: u64 = 1 << 63;
+    /// `uid` and `gid` where the caller's have no meaning to the server: with
+    /// [`ALLOW_IDMAP`](crate::flags::InitFlags::ALLOW_IDMAP), for all that creates nothing
+    /// (`FUSE_INVALID_UIDGID`, 7.41).
+    pub const INVALID_ID: u32 = u32::MAX;
+
     /// The header at the start of `message`, unchecked; `None` where there are fewer than 40
     /// bytes. For answering a request that does not decode.
     #[must_use]
@@ -56,6 +64,15 @@ wire_struct! {
         size: u32,
         /// Up to 31: the number of security contexts that follow. 32: supplementary groups.
         ext_type: u32,
+    }
+}
+
+wire_struct! {
+    /// Starts the body of the extension of supplementary groups (`fuse_supp_groups`); `nr_groups`
+    /// times a group id of 4 bytes follows.
+    SuppGroups {
+        /// Number of groups.
+        nr_groups: u32,
     }
 }
 

@@ -157,6 +157,17 @@ wire_struct! {
 }
 
 wire_struct! {
+    /// A piece of the caller's memory that a retry of an IOCTL shall carry
+    /// (`fuse_ioctl_iovec`, 16 bytes).
+    IoctlIovec {
+        /// Address in the caller.
+        base: u64,
+        /// Length in bytes.
+        len: u64,
+    }
+}
+
+wire_struct! {
     /// Reply to IOCTL (`fuse_ioctl_out`, 16 bytes); output data follows.
     IoctlOut {
         /// What ioctl(2) shall return.

@@ -2,7 +2,6 @@ use core::ffi::CStr;
 
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
-use super::list::Records;
 use super::{Extensions, Operation, Request, RequestError};
 use crate::abi::{
     BatchForgetIn, InHeader, InitIn, IoctlIn, NotifyRetrieveIn, RemovemappingIn, SetxattrIn,
@@ -10,6 +9,7 @@ use crate::abi::{
 };
 use crate::cursor::Cursor;
 use crate::flags::{InitFlags, SetxattrFlags};
+use crate::list::Records;
 use crate::{LookupName, Name, Opcode, SymlinkTarget, VERSION_MAJOR, VERSION_MINOR, XattrName};
 
 /// INIT's opcode as a peer of the other byte order sends it (`FUSE_INIT_BSWAP_RESERVED`).
@@ -212,7 +212,7 @@ fn decode_operation<'a>(
         Opcode::NotifyReply => Operation::NotifyReply(args(cursor)?),
         Opcode::BatchForget => {
             let head: BatchForgetIn = args(cursor)?;
-            Operation::BatchForget(Records::read(cursor, head.count)?)
+            Operation::BatchForget(records(cursor, head.count)?)
         }
         Opcode::FAllocate => Operation::FAllocate(args(cursor)?),
         Opcode::ReadDirPlus => Operation::ReadDirPlus(args(cursor)?),
@@ -226,7 +226,7 @@ fn decode_operation<'a>(
         Opcode::SetupMapping => Operation::SetupMapping(args(cursor)?),
         Opcode::RemoveMapping => {
             let head: RemovemappingIn = args(cursor)?;
-            Operation::RemoveMapping(Records::read(cursor, head.count)?)
+            Operation::RemoveMapping(records(cursor, head.count)?)
         }
         Opcode::SyncFs => Operation::SyncFs(args(cursor)?),
         Opcode::TmpFile => {
@@ -244,6 +244,13 @@ fn args<T: FromBytes + KnownLayout + Immutable>(
     cursor: &mut Cursor<'_>,
 ) -> Result<T, RequestError> {
     cursor.read().ok_or(RequestError::Truncated)
+}
+
+fn records<'a, T: FromBytes + KnownLayout + Immutable>(
+    cursor: &mut Cursor<'a>,
+    count: u32,
+) -> Result<Records<'a, T>, RequestError> {
+    Records::read(cursor, count).ok_or(RequestError::Truncated)
 }
 
 fn c_str<'a>(cursor: &mut Cursor<'a>) -> Result<&'a CStr, RequestError> {

@@ -1,11 +1,13 @@
-use zerocopy::IntoBytes;
+use core::ffi::CStr;
+
+use zerocopy::{Immutable, IntoBytes};
 
 use super::decode::{EXTLEN_UNIT, carries_extensions, check_payload};
 use super::{Operation, Request, RequestError};
 use crate::VERSION_MINOR_INIT_EXT;
 use crate::abi::{BatchForgetIn, InHeader, InitIn, RemovemappingIn, SetxattrIn};
 use crate::flags::InitFlags;
-use crate::writer::{MessageTooLong, Writer};
+use crate::writer::{MessageTooLong, Writer, announced};
 
 /// Why a request cannot be encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -73,14 +75,6 @@ impl Request<'_> {
             Err(RequestError::Extension)
         }
     }
-}
-
-/// `value` in the width of its field, whose largest value is `max`.
-fn announced<T: Into<u32> + TryFrom<usize>>(value: usize, max: T) -> Result<T, MessageTooLong> {
-    T::try_from(value).map_err(|_| MessageTooLong {
-        needed: value,
-        room: usize::try_from(max.into()).unwrap_or(usize::MAX),
-    })
 }
 
 fn write_operation(
@@ -177,11 +171,7 @@ fn write_operation(
     Ok(())
 }
 
-fn with_name<T: zerocopy::IntoBytes + zerocopy::Immutable>(
-    args: &T,
-    name: &core::ffi::CStr,
-    out: &mut Writer<'_>,
-) {
+fn with_name<T: IntoBytes + Immutable>(args: &T, name: &CStr, out: &mut Writer<'_>) {
     out.structure(args);
     out.bytes(name.to_bytes_with_nul());
 }

@@ -4,9 +4,10 @@ use zerocopy::IntoBytes;
 
 use super::{EncodeError, RequestError};
 use crate::XattrName;
-use crate::abi::{ExtHeader, Secctx};
+use crate::abi::{ExtHeader, Secctx, SuppGroups};
 use crate::cursor::Cursor;
 use crate::flags::InitFlags;
+use crate::list::Records;
 use crate::writer::Writer;
 
 /// Largest `ext_type` that counts security contexts (`FUSE_MAX_NR_SECCTX`).
@@ -20,8 +21,7 @@ const ALIGNMENT: usize = 8;
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Extensions<'a> {
     security_contexts: SecurityContexts<'a>,
-    /// Group ids, four bytes each.
-    groups: &'a [u8],
+    groups: Records<'a, u32>,
 }
 
 impl<'a> Extensions<'a> {
@@ -30,7 +30,7 @@ impl<'a> Extensions<'a> {
     pub fn new(security_contexts: SecurityContexts<'a>, groups: &'a [u32]) -> Self {
         Self {
             security_contexts,
-            groups: groups.as_bytes(),
+            groups: groups.into(),
         }
     }
 
@@ -51,8 +51,7 @@ impl<'a> Extensions<'a> {
     /// ([`CREATE_SUPP_GROUP`](InitFlags::CREATE_SUPP_GROUP)); Linux sends at most one, the group
     /// of the directory.
     pub fn supplementary_groups(&self) -> impl Iterator<Item = u32> + 'a {
-        let mut cursor = Cursor::new(self.groups);
-        core::iter::from_fn(move || cursor.read())
+        self.groups.iter()
     }
 
     /// Reads the extensions to the end of `cursor`.
@@ -103,9 +102,19 @@ impl<'a> Extensions<'a> {
         if !agreed.contains(InitFlags::CREATE_SUPP_GROUP) {
             return Err(RequestError::Extension);
         }
-        let count = u32::try_from(self.supplementary_groups().count())
-            .map_err(|_| RequestError::Extension)?;
-        write_extension(EXT_GROUPS, count.as_bytes(), self.groups, out)
+        let head = SuppGroups {
+            nr_groups: u32::try_from(self.groups.len()).map_err(|_| RequestError::Extension)?,
+        };
+        write_extension(EXT_GROUPS, head.as_bytes(), self.groups.as_bytes(), out)
+    }
+}
+
+impl fmt::Debug for Extensions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut list = f.debug_list();
+        list.entries(self.security_contexts.iter());
+        list.entries(self.supplementary_groups());
+        list.finish()
     }
 }
 
@@ -129,15 +138,6 @@ fn write_extension(
     Ok(())
 }
 
-impl fmt::Debug for Extensions<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut list = f.debug_list();
-        list.entries(self.security_contexts.iter());
-        list.entries(self.supplementary_groups());
-        list.finish()
-    }
-}
-
 /// Length of an extension's body, if its length over all is one that an extension can have.
 fn body_len(size: u32) -> Option<usize> {
     let size = usize::try_from(size).ok()?;
@@ -153,14 +153,9 @@ fn once(seen: &mut bool) -> Result<(), RequestError> {
     }
 }
 
-fn decode_groups<'a>(mut body: Cursor<'a>) -> Result<&'a [u8], RequestError> {
-    let count: u32 = body.read().ok_or(RequestError::Extension)?;
-    let len = usize::try_from(count)
-        .ok()
-        .and_then(|n| n.checked_mul(size_of::<u32>()));
-    let groups = len
-        .and_then(|n| body.take(n))
-        .ok_or(RequestError::Extension)?;
+fn decode_groups(mut body: Cursor<'_>) -> Result<Records<'_, u32>, RequestError> {
+    let head: SuppGroups = body.read().ok_or(RequestError::Extension)?;
+    let groups = Records::read(&mut body, head.nr_groups).ok_or(RequestError::Extension)?;
     if body.remaining() < ALIGNMENT {
         Ok(groups)
     } else {

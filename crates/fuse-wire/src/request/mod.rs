@@ -4,14 +4,12 @@ mod decode;
 mod encode;
 mod error;
 mod extension;
-mod list;
 mod operation;
 
 pub use decode::argument_len_before_payload;
 pub use encode::EncodeError;
 pub use error::RequestError;
 pub use extension::{Extensions, SecurityContext, SecurityContexts};
-pub use list::{ForgetList, MappingList};
 pub use operation::Operation;
 
 use crate::abi::InHeader;

@@ -1,11 +1,10 @@
-use super::{ForgetList, MappingList};
 use crate::abi::{
     AccessIn, BmapIn, CopyFileRangeIn, CreateIn, FallocateIn, FlushIn, ForgetIn, FsyncIn,
     GetattrIn, GetxattrIn, InitIn, InterruptIn, IoctlIn, LinkIn, LkIn, LseekIn, MkdirIn, MknodIn,
     NotifyRetrieveIn, OpenIn, PollIn, ReadIn, ReleaseIn, Rename2In, RenameIn, SetattrIn,
     SetupmappingIn, SetxattrIn, StatxIn, SyncfsIn, WriteIn,
 };
-use crate::{LookupName, Name, Opcode, SymlinkTarget, XattrName};
+use crate::{ForgetList, LookupName, MappingList, Name, Opcode, SymlinkTarget, XattrName};
 
 /// What a request asks for. The inode to act on is in the header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,7 @@ use core::marker::PhantomData;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::RequestError;
+use crate::NodeId;
 use crate::abi::{ForgetOne, RemovemappingOne};
 use crate::cursor::Cursor;
 
@@ -11,9 +11,11 @@ use crate::cursor::Cursor;
 pub type ForgetList<'a> = Records<'a, ForgetOne>;
 /// The ranges of a REMOVEMAPPING.
 pub type MappingList<'a> = Records<'a, RemovemappingOne>;
+/// The inodes of a PRUNE notification.
+pub type NodeIdList<'a> = Records<'a, NodeId>;
 
 /// A whole number of structures, one after the other, wherever they are aligned.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Records<'a, T> {
     bytes: &'a [u8],
     record: PhantomData<T>,
@@ -48,15 +50,10 @@ impl<'a, T: FromBytes + Immutable + KnownLayout> Records<'a, T> {
     }
 
     /// Exactly `count` records.
-    pub(super) fn read(cursor: &mut Cursor<'a>, count: u32) -> Result<Self, RequestError> {
-        let len = usize::try_from(count)
-            .ok()
-            .and_then(|n| n.checked_mul(size_of::<T>()));
-        let bytes = len
-            .and_then(|n| cursor.take(n))
-            .ok_or(RequestError::Truncated)?;
-        Ok(Self {
-            bytes,
+    pub(crate) fn read(cursor: &mut Cursor<'a>, count: u32) -> Option<Self> {
+        let len = usize::try_from(count).ok()?.checked_mul(size_of::<T>())?;
+        Some(Self {
+            bytes: cursor.take(len)?,
             record: PhantomData,
         })
     }
