@@ -265,7 +265,8 @@ fn xattr_name<'a>(cursor: &mut Cursor<'a>) -> Result<XattrName<'a>, RequestError
     Ok(XattrName::new(c_str(cursor)?)?)
 }
 
-/// INIT is 16 bytes before 7.36 and 64 since; a peer newer than us may send more.
+/// INIT is 16 bytes before 7.36 and 64 since; a peer newer than us may send more. What decides is
+/// INIT_EXT, not the version: kernels of distributions mix.
 fn init(cursor: &mut Cursor<'_>) -> Result<InitIn, RequestError> {
     if cursor.remaining() != InitIn::COMPAT_SIZE {
         let init: InitIn = args(cursor)?;
@@ -275,13 +276,17 @@ fn init(cursor: &mut Cursor<'_>) -> Result<InitIn, RequestError> {
         return Ok(init);
     }
     let [major, minor, max_readahead, flags] = args(cursor)?;
-    Ok(InitIn {
+    let init = InitIn {
         major,
         minor,
         max_readahead,
         flags,
         ..Default::default()
-    })
+    };
+    if init.offered().contains(InitFlags::INIT_EXT) {
+        return Err(RequestError::Truncated);
+    }
+    Ok(init)
 }
 
 fn set_xattr<'a>(

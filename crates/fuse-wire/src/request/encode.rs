@@ -29,7 +29,7 @@ impl Request<'_> {
     /// and of extensions. The header's `len`, `opcode` and `total_extlen` are filled in here,
     /// whatever they hold.
     ///
-    /// INIT is written in its short form of 16 bytes for a minor version before 7.36 that sets
+    /// INIT is written in its short form of 16 bytes for a minor version before 36 that sets
     /// nothing beyond it.
     ///
     /// # Errors
@@ -200,7 +200,10 @@ fn write_init(args: &InitIn, out: &mut Writer<'_>) {
     let (short, rest) = bytes
         .split_at_checked(InitIn::COMPAT_SIZE)
         .unwrap_or((bytes, &[]));
-    if args.minor < VERSION_MINOR_INIT_EXT && rest.iter().all(|byte| *byte == 0) {
+    let extended = args.minor >= VERSION_MINOR_INIT_EXT
+        || args.offered().contains(InitFlags::INIT_EXT)
+        || rest.iter().any(|byte| *byte != 0);
+    if !extended {
         out.bytes(short);
     } else {
         out.bytes(bytes);
