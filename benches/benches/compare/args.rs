@@ -21,10 +21,10 @@ pub(crate) struct Args {
     #[arg(long, default_value = "/dev/shm")]
     pub(crate) dir: PathBuf,
     /// Rounds; in each, both daemons are started anew and all rows are measured in turn.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 7)]
     pub(crate) rounds: u32,
     /// Milliseconds for which a row is measured, per daemon and round.
-    #[arg(long, default_value_t = 500)]
+    #[arg(long, default_value_t = 300)]
     millis: u64,
     /// Only the rows whose name contains this; may be repeated.
     #[arg(long = "row")]

@@ -42,8 +42,8 @@ impl Report {
             "Medians of {} rounds; interrupt delay {} us; rings of {}. Ours / reference.\n\n",
             args.rounds, args.interrupt_delay, args.queue_size
         );
-        out += "| row | ops/s | ratio | MB/s | p50 us | p99 us | CPU us/op | CPU ratio \
-                | peak RSS MiB | anonymous MiB |\n";
+        out += "| row | ops/s | ratio (least-most) | MB/s | p50 us | p99 us | CPU us/op \
+                | CPU ratio (least-most) | peak RSS MiB | anonymous MiB |\n";
         out += "|---|---|---|---|---|---|---|---|---|---|\n";
         for line in &self.lines {
             line.write_markdown(&mut out);
@@ -71,12 +71,15 @@ impl Line {
             let peer = median(self.rounds.iter().map(|pair| value(&pair.peer)));
             format!("{ours:.digits$} / {peer:.digits$}")
         };
-        let ratio = |value: fn(&Sample) -> f64| {
-            let ratios = self
-                .rounds
+        let ratios = |value: fn(&Sample) -> f64| {
+            self.rounds
                 .iter()
-                .map(|pair| value(&pair.ours) / value(&pair.peer));
-            format!("{:.2}", median(ratios))
+                .map(move |pair| value(&pair.ours) / value(&pair.peer))
+        };
+        let ratio = |value: fn(&Sample) -> f64| {
+            let least = ratios(value).fold(f64::INFINITY, f64::min);
+            let most = ratios(value).fold(0.0, f64::max);
+            format!("{:.2} ({least:.2}-{most:.2})", median(ratios(value)))
         };
         let megabytes = match self.row.bytes() {
             0 => String::from("-"),
