@@ -198,7 +198,7 @@ impl Guest<'_> {
         let body = self.ask(dir.node, Operation::ReadDir(args)).ok()?;
         let entries = Dirents::new(&body).map(|entry| {
             let entry = entry.unwrap();
-            let name = String::from_utf8(entry.name.to_vec()).unwrap();
+            let name = String::from_utf8_lossy(entry.name).into_owned();
             (name, entry.off)
         });
         Ok(entries.collect())
