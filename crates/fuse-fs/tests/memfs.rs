@@ -6,9 +6,9 @@ use common::files::*;
 use common::{Guest, c_string};
 use fuse_fs::abi::{
     BmapIn, CopyFileRangeIn, Dirent, DirentPlus, FallocateIn, GetxattrIn, GetxattrOut, Kstatfs,
-    LseekIn, LseekOut, MknodIn, ReadIn, SetattrIn, StatxIn, StatxOut, WriteOut,
+    LseekIn, LseekOut, MknodIn, ReadIn, SetattrIn, StatxIn, StatxOut, WriteIn, WriteOut,
 };
-use fuse_fs::flags::{RenameFlags, SetattrValid};
+use fuse_fs::flags::{RenameFlags, SetattrValid, WriteFlags};
 use fuse_fs::{Errno, MemFs, Name, NodeId, Session};
 use fuse_wire::{DirentsPlus, Operation};
 use zerocopy::FromBytes;
@@ -66,6 +66,21 @@ fn flags_of_open_are_kept_to() {
         let appender = guest.open(node, O_WRONLY | O_APPEND).unwrap();
         assert_eq!(guest.write(appender, 0, b"67"), Ok(2));
         assert_eq!(contents(guest, node), b"1234567");
+        let from_the_cache = WriteIn {
+            fh: appender.handle,
+            size: 1,
+            flags: O_APPEND,
+            write_flags: WriteFlags::CACHE,
+            ..Default::default()
+        };
+        guest
+            .ask_with_data(node, Operation::Write(from_the_cache), b"x")
+            .body();
+        assert_eq!(
+            contents(guest, node),
+            b"x234567",
+            "the kernel has placed it"
+        );
         guest.open(node, O_WRONLY | O_TRUNC).unwrap();
         assert_eq!(contents(guest, node), b"");
     });

@@ -206,7 +206,10 @@ impl FileSystem for Probe {
         args: &ReadIn,
         sink: &mut dyn PayloadSink,
     ) -> Result<usize> {
-        let data = vec![b'r'; args.size as usize];
+        let mut data = vec![b'r'; args.size as usize];
+        if self.behaviour == Behaviour::Exaggerate {
+            data.truncate(data.len() / 2);
+        }
         let honest = sink.write(&data);
         self.called(format!("read {}", args.size), self.count(honest))
     }
