@@ -1,0 +1,147 @@
+//! Each vring and the queue that serves it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use fuse_fs::Serve;
+use vhost_user_backend::{VringRwLock, VringT};
+use virtio_fs_queue::{Pool, Position, Queue, QueueConfig, Resources, Stats};
+use virtio_queue::QueueT;
+use vm_memory::GuestAddress;
+
+use crate::SharedMemory;
+
+/// A vring as the framework keeps it.
+pub(crate) type Vring = VringRwLock<SharedMemory>;
+
+/// Serves one vring, over as many times as it is stopped and set up anew.
+pub(crate) struct QueueSlot {
+    filesystem: Arc<dyn Serve>,
+    pool: Arc<Pool>,
+    stats: Arc<Stats>,
+    running: Mutex<Option<Running>>,
+}
+
+/// A vring that is being served.
+struct Running {
+    vring: Vring,
+    config: QueueConfig,
+    queue: Arc<Queue<SharedMemory>>,
+}
+
+impl QueueSlot {
+    pub(crate) fn new(filesystem: Arc<dyn Serve>, pool: Arc<Pool>) -> Self {
+        Self {
+            filesystem,
+            pool,
+            stats: Arc::default(),
+            running: Mutex::new(None),
+        }
+    }
+
+    /// What was counted on this queue.
+    pub(crate) fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// Serves what the driver made available, if the vring is up.
+    pub(crate) fn drain(&self, index: u16, vring: &Vring, memory: &SharedMemory, indirect: bool) {
+        if let Some(queue) = self.queue(index, vring, memory, indirect) {
+            queue.drain();
+        }
+    }
+
+    /// Stops serving, waits for what is in flight, and leaves in the vring where to go on.
+    pub(crate) fn stop(&self) {
+        if let Some(running) = self.lock().take() {
+            running.stop();
+        }
+    }
+
+    /// The queue that serves `vring`; a new one where the vring was set up since.
+    ///
+    /// The vring is looked at behind the same lock that [`stop`](Self::stop) takes: one that is
+    /// stopped at the same time is either seen as not ready here, or its queue is found there.
+    fn queue(
+        &self,
+        index: u16,
+        vring: &Vring,
+        memory: &SharedMemory,
+        indirect: bool,
+    ) -> Option<Arc<Queue<SharedMemory>>> {
+        let mut slot = self.lock();
+        let config = config_of(vring, indirect)?;
+        if let Some(running) = slot.as_ref() {
+            let at_same_place = QueueConfig {
+                position: running.config.position,
+                ..config
+            };
+            if running.config == at_same_place {
+                return Some(Arc::clone(&running.queue));
+            }
+        }
+        if let Some(running) = slot.take() {
+            running.stop();
+        }
+        let config = config_of(vring, indirect)?;
+        match Queue::start(config, self.resources(vring, memory)) {
+            Ok(queue) => {
+                let queue = Arc::new(queue);
+                *slot = Some(Running {
+                    vring: vring.clone(),
+                    config,
+                    queue: Arc::clone(&queue),
+                });
+                Some(queue)
+            }
+            Err(error) => {
+                tracing::warn!(queue = index, %error, "the front-end set up a queue that cannot be served");
+                None
+            }
+        }
+    }
+
+    fn resources(&self, vring: &Vring, memory: &SharedMemory) -> Resources<SharedMemory> {
+        let vring = vring.clone();
+        Resources {
+            memory: memory.clone(),
+            filesystem: Arc::clone(&self.filesystem),
+            pool: Arc::clone(&self.pool),
+            stats: Arc::clone(&self.stats),
+            notify: Box::new(move || {
+                if let Err(error) = vring.signal_used_queue() {
+                    tracing::warn!(%error, "cannot interrupt the guest");
+                }
+            }),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Running {
+    fn stop(self) {
+        let position = self.queue.stop();
+        self.vring.set_queue_next_avail(position.next_avail);
+        self.vring.set_queue_next_used(position.next_used);
+    }
+}
+
+/// How the front-end set the vring up; `None` where it is not to be served now.
+fn config_of(vring: &Vring, indirect: bool) -> Option<QueueConfig> {
+    let state = vring.get_ref();
+    let queue = state.get_queue();
+    (queue.ready() && state.is_enabled()).then(|| QueueConfig {
+        size: queue.size(),
+        descriptors: GuestAddress(queue.desc_table()),
+        avail: GuestAddress(queue.avail_ring()),
+        used: GuestAddress(queue.used_ring()),
+        event_idx: queue.event_idx_enabled(),
+        indirect,
+        position: Position {
+            next_avail: queue.next_avail(),
+            next_used: queue.next_used(),
+        },
+    })
+}

@@ -1,0 +1,61 @@
+//! The queue engine of a virtio-fs device.
+//!
+//! A [`Queue`] takes descriptor chains from the available ring of one split virtqueue (virtio 1.x,
+//! section 2.7), has each served as a FUSE request by a [`fuse_fs::Serve`], and gives the chains
+//! back through the used ring. It knows nothing of how the ring was negotiated or how kicks arrive:
+//! a vhost-user back-end and a device inside a VMM use it alike.
+//!
+//! * [`QueueConfig`] says where the ring is, [`Resources`] what its requests need.
+//! * [`Queue::drain`] is called when the driver kicks.
+//! * [`Pool`] serves what would have to wait, so that it holds up nobody.
+//! * [`Queue::stop`] waits for what is in flight and tells where to continue.
+//!
+//! **The way of a request.** Header and arguments are copied out of guest memory once, then
+//! decoded; the payload of READ and WRITE moves between the file and guest memory in one
+//! `preadv2` or `pwritev2` each. No reference to guest memory is ever formed, and nothing is
+//! allocated per request.
+//!
+//! **Hostile drivers.** A chain that breaks a rule is given back with length 0 ([`ChainError`]); a
+//! ring that does is served no more until it is set up anew ([`RingError`]). Both are counted in
+//! [`Stats`] and logged at a bounded rate.
+
+#![deny(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic
+    )
+)]
+
+mod chain;
+mod config;
+mod error;
+mod in_flight;
+mod offload;
+mod payload;
+mod pool;
+mod queue;
+mod request;
+mod ring;
+mod segment;
+mod stats;
+mod sys;
+mod used;
+
+pub use config::{Position, QueueConfig, Resources};
+pub use error::{ChainError, RingArea, RingError, StartError};
+pub use pool::Pool;
+pub use queue::{Drained, Queue};
+pub use stats::{Counts, Stats};
+
+use vm_memory::{GuestAddressSpace, GuestMemoryBackend};
+
+/// Guest memory as the engine needs it: an address space that can be shared by threads, such as
+/// `Arc<GuestMemoryMmap>` or `GuestMemoryAtomic<GuestMemoryMmap>`.
+pub trait GuestSpace: GuestAddressSpace<M: GuestMemoryBackend> + Send + Sync + 'static {}
+
+impl<T: GuestAddressSpace<M: GuestMemoryBackend> + Send + Sync + 'static> GuestSpace for T {}

@@ -1,0 +1,88 @@
+use std::sync::Arc;
+
+use fuse_fs::Blocking;
+use vm_memory::GuestMemoryRegion;
+
+use crate::chain::Chain;
+use crate::pool::Job;
+use crate::queue::Shared;
+use crate::request::Served;
+use crate::ring::{self, UsedElement};
+use crate::segment::Range;
+use crate::used::Batch;
+use crate::{ChainError, GuestSpace, RingError};
+
+/// A request that has to wait, on its way to a thread of the pool.
+///
+/// It keeps where its buffers are in the guest, not where these are mapped: the memory map may
+/// change before its turn comes.
+pub(crate) struct Offloaded<AS: GuestSpace> {
+    shared: Arc<Shared<AS>>,
+    head: u16,
+    message: Vec<u8>,
+    readable: Vec<Range>,
+    writable: Vec<Range>,
+}
+
+impl<AS: GuestSpace> Offloaded<AS> {
+    /// From here on the request counts as in flight, until it is dropped.
+    pub(crate) fn new<R: GuestMemoryRegion>(
+        shared: &Arc<Shared<AS>>,
+        head: u16,
+        message: &[u8],
+        chain: &Chain<'_, R>,
+    ) -> Self {
+        shared.in_flight.add_one();
+        Self {
+            shared: Arc::clone(shared),
+            head,
+            message: message.to_vec(),
+            readable: chain.readable().ranges().collect(),
+            writable: chain.writable().ranges().collect(),
+        }
+    }
+
+    fn complete(&self, reply: &mut [u8]) -> Result<(), RingError> {
+        let shared = &*self.shared;
+        let memory = shared.resources.memory.memory();
+        let ring = ring::find(&*memory, &shared.config)?;
+        let mut chain = Chain::new();
+        let len = match chain.restore(&*memory, &self.readable, &self.writable) {
+            Some(()) => self.serve(&chain, reply),
+            None => {
+                shared.resources.stats.malformed(&ChainError::Unmapped);
+                0
+            }
+        };
+        let mut batch = Batch::default();
+        let head = self.head;
+        batch.push(UsedElement { head, len }, 0);
+        if shared.used.give_back(&ring, &mut batch)? {
+            shared.interrupt();
+        }
+        Ok(())
+    }
+
+    fn serve<R: GuestMemoryRegion>(&self, chain: &Chain<'_, R>, reply: &mut [u8]) -> u32 {
+        let server = self.shared.server();
+        match server.serve(chain, &self.message, reply, Blocking::Allowed) {
+            Served::Done(len) => len,
+            // `Serve` does not do that where waiting is allowed; if it does, nobody can help.
+            Served::WouldBlock => server.fail(chain, &self.message),
+        }
+    }
+}
+
+impl<AS: GuestSpace> Job for Offloaded<AS> {
+    fn run(self: Box<Self>, reply: &mut [u8]) {
+        if let Err(error) = self.complete(reply) {
+            self.shared.break_ring(&error);
+        }
+    }
+}
+
+impl<AS: GuestSpace> Drop for Offloaded<AS> {
+    fn drop(&mut self) {
+        self.shared.in_flight.remove_one();
+    }
+}

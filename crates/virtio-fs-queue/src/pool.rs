@@ -1,0 +1,168 @@
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use fuse_fs::REPLY_BUFFER;
+
+/// Work that may wait.
+pub(crate) trait Job: Send {
+    /// Does it, with a buffer for a reply.
+    fn run(self: Box<Self>, reply: &mut [u8]);
+}
+
+/// Threads for requests that have to wait, so that these hold up no queue.
+///
+/// A thread is started when there is work and none is idle, up to a limit, and kept. All queues of
+/// a device share a pool, and devices may. Each queue has no more work here than it has descriptors,
+/// which bounds what a guest can pile up. Dropping the pool does what is left and ends the threads.
+pub struct Pool {
+    shared: Arc<Shared>,
+    max_threads: usize,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    work: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    jobs: VecDeque<Box<dyn Job>>,
+    threads: Vec<JoinHandle<()>>,
+    idle: usize,
+    closing: bool,
+}
+
+impl Pool {
+    /// A pool of at most `max_threads` threads. With none, each queue waits itself.
+    #[must_use]
+    pub fn new(max_threads: usize) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                state: Mutex::default(),
+                work: Condvar::new(),
+            }),
+            max_threads,
+        }
+    }
+
+    /// Hands `job` to a thread; gives it back where there is none and none can be started.
+    pub(crate) fn submit(&self, job: Box<dyn Job>) -> Result<(), Box<dyn Job>> {
+        let mut state = self.shared.lock();
+        if state.idle <= state.jobs.len() && state.threads.len() < self.max_threads {
+            match self.start_thread() {
+                Ok(thread) => state.threads.push(thread),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot start a thread for requests that wait")
+                }
+            }
+        }
+        if state.threads.is_empty() {
+            return Err(job);
+        }
+        state.jobs.push_back(job);
+        drop(state);
+        self.shared.work.notify_one();
+        Ok(())
+    }
+
+    fn start_thread(&self) -> std::io::Result<JoinHandle<()>> {
+        let shared = Arc::clone(&self.shared);
+        thread::Builder::new()
+            .name("virtio-fs-pool".to_owned())
+            .spawn(move || shared.work())
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        let threads = {
+            let mut state = self.shared.lock();
+            state.closing = true;
+            std::mem::take(&mut state.threads)
+        };
+        self.shared.work.notify_all();
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the pool panicked");
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// What a thread of the pool does.
+    fn work(&self) {
+        let mut reply = vec![0; REPLY_BUFFER];
+        while let Some(job) = self.next_job() {
+            job.run(&mut reply);
+        }
+    }
+
+    fn next_job(&self) -> Option<Box<dyn Job>> {
+        let mut state = self.lock();
+        loop {
+            if let Some(job) = state.jobs.pop_front() {
+                return Some(job);
+            }
+            if state.closing {
+                return None;
+            }
+            state.idle = state.idle.saturating_add(1);
+            state = self
+                .work
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+            state.idle = state.idle.saturating_sub(1);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool")
+            .field("max_threads", &self.max_threads)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    struct Meet(Arc<Barrier>, Arc<AtomicUsize>);
+
+    impl Job for Meet {
+        fn run(self: Box<Self>, reply: &mut [u8]) {
+            assert_eq!(reply.len(), REPLY_BUFFER);
+            self.0.wait();
+            self.1.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn as_many_jobs_as_threads_run_at_once_and_all_run_before_it_ends() {
+        let pool = Pool::new(3);
+        let (barrier, done) = (Arc::new(Barrier::new(3)), Arc::default());
+        for _ in 0..9 {
+            let job = Meet(Arc::clone(&barrier), Arc::clone(&done));
+            assert!(pool.submit(Box::new(job)).is_ok());
+        }
+        drop(pool);
+        assert_eq!(done.load(Ordering::SeqCst), 9);
+    }
+
+    #[test]
+    fn a_pool_without_threads_gives_jobs_back() {
+        let job = Meet(Arc::new(Barrier::new(1)), Arc::default());
+        assert!(Pool::new(0).submit(Box::new(job)).is_err());
+    }
+}

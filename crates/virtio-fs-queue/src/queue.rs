@@ -1,0 +1,252 @@
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use fuse_fs::{Blocking, REPLY_BUFFER};
+use vm_memory::GuestMemoryBackend;
+use vm_memory::bitmap::MS;
+
+use crate::chain::Chain;
+use crate::in_flight::InFlight;
+use crate::offload::Offloaded;
+use crate::request::{Served, Server, copy_message};
+use crate::ring::{self, Ring, UsedElement};
+use crate::used::{Batch, UsedEnd};
+use crate::{GuestSpace, Position, QueueConfig, Resources, RingError, StartError};
+
+/// A split virtqueue that is being served.
+///
+/// It has no thread of its own: whoever learns of a kick calls [`drain`](Self::drain).
+pub struct Queue<AS: GuestSpace> {
+    shared: Arc<Shared<AS>>,
+    /// The device's end of the available ring: the thread that drains has it.
+    avail: Mutex<AvailEnd>,
+    /// Set before `avail` is waited for, so that a drain under way ends soon.
+    stopping: AtomicBool,
+}
+
+/// What the threads of the pool need of a queue.
+pub(crate) struct Shared<AS> {
+    pub(crate) config: QueueConfig,
+    pub(crate) resources: Resources<AS>,
+    pub(crate) used: UsedEnd,
+    pub(crate) in_flight: InFlight,
+    /// The driver broke a rule of the ring.
+    broken: AtomicBool,
+}
+
+#[derive(Debug)]
+struct AvailEnd {
+    next_avail: u16,
+    message: Vec<u8>,
+    reply: Vec<u8>,
+}
+
+/// Why [`Queue::drain`] returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drained {
+    /// Nothing is available; the driver will kick when something is.
+    Idle,
+    /// The queue was stopped.
+    Stopped,
+    /// The driver broke the ring; nothing is served until it is set up anew.
+    Broken,
+}
+
+impl<AS: GuestSpace> Queue<AS> {
+    /// Begins to serve the ring that `config` describes. Kicks that came before count: the first
+    /// [`drain`](Self::drain) need not wait for one.
+    ///
+    /// # Errors
+    /// The ring cannot be where it is said to be, or not be like that.
+    pub fn start(config: QueueConfig, resources: Resources<AS>) -> Result<Self, StartError> {
+        config.check()?;
+        ring::find(&*resources.memory.memory(), &config)?;
+        let Position {
+            next_avail,
+            next_used,
+        } = config.position;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                config,
+                resources,
+                used: UsedEnd::new(next_used),
+                in_flight: InFlight::default(),
+                broken: AtomicBool::new(false),
+            }),
+            avail: Mutex::new(AvailEnd {
+                next_avail,
+                message: Vec::new(),
+                reply: vec![0; REPLY_BUFFER],
+            }),
+            stopping: AtomicBool::new(false),
+        })
+    }
+
+    /// Serves what is available until nothing is. Called when the driver kicks, by one thread at a
+    /// time; another one waits for its turn.
+    pub fn drain(&self) -> Drained {
+        let mut avail = self.avail();
+        if self.shared.broken.load(Ordering::Relaxed) {
+            return Drained::Broken;
+        }
+        let memory = self.shared.resources.memory.memory();
+        self.drain_ring(&*memory, &mut avail)
+            .unwrap_or_else(|error| {
+                self.shared.break_ring(&error);
+                Drained::Broken
+            })
+    }
+
+    /// Stops serving, waits for what is in flight, and returns where to go on. After that no guest
+    /// memory is touched, and [`drain`](Self::drain) does nothing.
+    pub fn stop(&self) -> Position {
+        self.stopping.store(true, Ordering::SeqCst);
+        let next_avail = self.avail().next_avail;
+        self.shared.in_flight.wait_for_none();
+        Position {
+            next_avail,
+            next_used: self.shared.used.next_used(),
+        }
+    }
+
+    fn drain_ring<M: GuestMemoryBackend>(
+        &self,
+        memory: &M,
+        avail: &mut AvailEnd,
+    ) -> Result<Drained, RingError> {
+        let ring = ring::find(memory, &self.shared.config)?;
+        let mut drain = Drain {
+            shared: &self.shared,
+            memory,
+            ring,
+            chain: Chain::new(),
+            batch: Batch::default(),
+        };
+        drain.ring.suppress_kicks()?;
+        loop {
+            for _ in 0..drain.ring.pending(avail.next_avail)? {
+                if self.is_stopping() {
+                    drain.give_back()?;
+                    return Ok(Drained::Stopped);
+                }
+                drain.serve_next(avail)?;
+            }
+            if drain.ring.pending(avail.next_avail)? == 0 {
+                drain.give_back()?;
+                if self.is_stopping() {
+                    return Ok(Drained::Stopped);
+                }
+                if drain.ring.await_kick(avail.next_avail)? == 0 {
+                    return Ok(Drained::Idle);
+                }
+                drain.ring.suppress_kicks()?;
+            }
+        }
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    fn avail(&self) -> MutexGuard<'_, AvailEnd> {
+        self.avail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<AS: GuestSpace> fmt::Debug for Queue<AS> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queue")
+            .field("config", &self.shared.config)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One drain: as long as it lasts, the memory map stays as it is.
+struct Drain<'d, AS, M: GuestMemoryBackend> {
+    shared: &'d Arc<Shared<AS>>,
+    memory: &'d M,
+    ring: Ring<'d, MS<'d, M>>,
+    chain: Chain<'d, M::R>,
+    batch: Batch,
+}
+
+impl<AS: GuestSpace, M: GuestMemoryBackend> Drain<'_, AS, M> {
+    /// Takes the next chain, of which there is one, and serves it.
+    fn serve_next(&mut self, avail: &mut AvailEnd) -> Result<(), RingError> {
+        let size = self.shared.config.size;
+        if self.shared.in_flight.count() >= usize::from(size) {
+            return Err(RingError::TooManyInFlight { size });
+        }
+        let head = self.ring.head(avail.next_avail)?;
+        avail.next_avail = avail.next_avail.wrapping_add(1);
+        let stats = &self.shared.resources.stats;
+        stats.count_chain();
+        if let Err(error) = self.chain.walk(self.memory, &self.ring, head) {
+            stats.malformed(&error);
+            return self.done(UsedElement { head, len: 0 }, 0);
+        }
+        copy_message(&self.chain, &mut avail.message);
+        let AvailEnd { message, reply, .. } = avail;
+        let served = self
+            .shared
+            .server()
+            .serve(&self.chain, message, reply, Blocking::Forbidden);
+        match served {
+            Served::Done(len) => {
+                let moved = self
+                    .chain
+                    .readable()
+                    .remaining()
+                    .saturating_add(len as usize);
+                self.done(UsedElement { head, len }, moved)
+            }
+            Served::WouldBlock => self.offload(head, message, reply),
+        }
+    }
+
+    /// Has the request served where it may wait.
+    fn offload(&mut self, head: u16, message: &[u8], reply: &mut [u8]) -> Result<(), RingError> {
+        // What is done need not wait for this one.
+        self.give_back()?;
+        self.shared.resources.stats.count_offloaded();
+        let request = Offloaded::new(self.shared, head, message, &self.chain);
+        if let Err(request) = self.shared.resources.pool.submit(Box::new(request)) {
+            request.run(reply);
+        }
+        Ok(())
+    }
+
+    fn done(&mut self, element: UsedElement, moved: usize) -> Result<(), RingError> {
+        if self.batch.push(element, moved) {
+            self.give_back()?;
+        }
+        Ok(())
+    }
+
+    fn give_back(&mut self) -> Result<(), RingError> {
+        if self.shared.used.give_back(&self.ring, &mut self.batch)? {
+            self.shared.interrupt();
+        }
+        Ok(())
+    }
+}
+
+impl<AS: GuestSpace> Shared<AS> {
+    pub(crate) fn server(&self) -> Server<'_> {
+        Server {
+            filesystem: &*self.resources.filesystem,
+            stats: &self.resources.stats,
+        }
+    }
+
+    pub(crate) fn interrupt(&self) {
+        self.resources.stats.count_interrupt();
+        (self.resources.notify)();
+    }
+
+    pub(crate) fn break_ring(&self, error: &RingError) {
+        self.broken.store(true, Ordering::Relaxed);
+        self.resources.stats.ring_error(error);
+    }
+}

@@ -1,0 +1,127 @@
+//! System calls on guest memory.
+
+#![allow(
+    unsafe_code,
+    reason = "the payload goes between file and guest memory without a copy"
+)]
+
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use arrayvec::ArrayVec;
+use fuse_fs::IoFlags;
+use rustix::io::ReadWriteFlags;
+use vm_memory::VolatileSlice;
+use vm_memory::bitmap::BitmapSlice;
+
+use crate::chain::MAX_DESCRIPTORS;
+
+/// Runs of guest memory to be filled or written out in one system call.
+///
+/// Each entry points to memory that stays mapped for `'m`, of at least that length: it was taken
+/// from a [`VolatileSlice`] of that lifetime, which promises just that.
+pub(crate) struct Buffers<'m> {
+    entries: ArrayVec<libc::iovec, MAX_DESCRIPTORS>,
+    memory: PhantomData<VolatileSlice<'m>>,
+}
+
+impl<'m> Buffers<'m> {
+    pub(crate) const fn new() -> Self {
+        Self {
+            entries: ArrayVec::new_const(),
+            memory: PhantomData,
+        }
+    }
+
+    /// Appends a run; `None` where there are as many as one call takes.
+    pub(crate) fn push<B: BitmapSlice>(&mut self, slice: &VolatileSlice<'m, B>) -> Option<()> {
+        let guard = slice.ptr_guard_mut();
+        self.entries
+            .try_push(libc::iovec {
+                iov_base: guard.as_ptr().cast(),
+                iov_len: guard.len(),
+            })
+            .ok()
+    }
+
+    /// Fills the runs from `file` at `offset`; the caller notes that guest memory was written to.
+    ///
+    /// # Errors
+    /// As preadv2(2), but not EINTR.
+    pub(crate) fn fill_from(
+        &self,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        flags: IoFlags,
+    ) -> io::Result<usize> {
+        let (offset, flags) = (offset_of(offset)?, flags_of(flags));
+        retry(|| {
+            // SAFETY: `entries` has `len` entries, at most `IOV_MAX`. Each points to memory that is
+            // mapped for `'m`, which outlives this call, and that is writable or makes the call
+            // fail with EFAULT. It is the guest's: no Rust reference to it exists, and the kernel
+            // alone accesses it here. `file` is open for the time of the borrow.
+            unsafe {
+                libc::preadv2(
+                    file.as_raw_fd(),
+                    self.entries.as_ptr(),
+                    self.len(),
+                    offset,
+                    flags,
+                )
+            }
+        })
+    }
+
+    /// Writes the runs to `file` at `offset`.
+    ///
+    /// # Errors
+    /// As pwritev2(2), but not EINTR.
+    pub(crate) fn write_to(
+        &self,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        flags: IoFlags,
+    ) -> io::Result<usize> {
+        let (offset, flags) = (offset_of(offset)?, flags_of(flags));
+        retry(|| {
+            // SAFETY: as in `fill_from`, except that the kernel only reads the memory.
+            unsafe {
+                libc::pwritev2(
+                    file.as_raw_fd(),
+                    self.entries.as_ptr(),
+                    self.len(),
+                    offset,
+                    flags,
+                )
+            }
+        })
+    }
+
+    fn len(&self) -> libc::c_int {
+        // At most `IOV_MAX`.
+        libc::c_int::try_from(self.entries.len()).unwrap_or(libc::c_int::MAX)
+    }
+}
+
+fn offset_of(offset: u64) -> io::Result<libc::off_t> {
+    // -1 would mean the file's own position; none of the negative ones may get there.
+    libc::off_t::try_from(offset).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
+}
+
+fn flags_of(flags: IoFlags) -> libc::c_int {
+    ReadWriteFlags::from(flags).bits().cast_signed()
+}
+
+/// Repeats a system call until it is not interrupted by a signal.
+fn retry(mut call: impl FnMut() -> libc::ssize_t) -> io::Result<usize> {
+    loop {
+        if let Ok(done) = usize::try_from(call()) {
+            return Ok(done);
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}

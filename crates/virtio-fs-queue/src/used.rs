@@ -1,0 +1,90 @@
+use std::sync::{Mutex, PoisonError};
+
+use arrayvec::ArrayVec;
+use vm_memory::bitmap::BitmapSlice;
+
+use crate::RingError;
+use crate::ring::{Ring, UsedElement};
+
+/// Most chains that are kept before the driver is told of them.
+///
+/// An interrupt costs as much as serving a few small requests, so one for each chain would halve
+/// the throughput of a busy queue; with 16 it is lost in the noise, and the first of them waits
+/// only as long as 15 that did not block.
+const MAX_CHAINS: usize = 16;
+/// Bytes of replies from which on the driver is told at once: moving them took as long as an
+/// interrupt takes, and longer than a small request.
+const ENOUGH_BYTES: usize = 128 * 1024;
+
+/// Chains that are done with, but not given back yet.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    elements: ArrayVec<UsedElement, MAX_CHAINS>,
+    bytes: usize,
+}
+
+impl Batch {
+    /// Adds a chain, `moved` bytes of whose payload were moved, and returns whether it is time to
+    /// give all of them back.
+    pub(crate) fn push(&mut self, element: UsedElement, moved: usize) -> bool {
+        self.bytes = self.bytes.saturating_add(moved);
+        let full = self.elements.try_push(element).is_err();
+        full || self.elements.is_full() || self.bytes >= ENOUGH_BYTES
+    }
+
+    fn clear(&mut self) {
+        self.elements.clear();
+        self.bytes = 0;
+    }
+}
+
+/// The device's end of the used ring, which the queue's thread and those of the pool share.
+#[derive(Debug)]
+pub(crate) struct UsedEnd(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    next_used: u16,
+    /// Up to where the driver was asked whether it wants an interrupt.
+    asked: Option<u16>,
+}
+
+impl UsedEnd {
+    pub(crate) fn new(next_used: u16) -> Self {
+        Self(Mutex::new(State {
+            next_used,
+            asked: None,
+        }))
+    }
+
+    /// Chains given back so far, modulo 2^16.
+    pub(crate) fn next_used(&self) -> u16 {
+        self.lock().next_used
+    }
+
+    /// Gives the chains of `batch` back, and returns whether the driver wants an interrupt.
+    pub(crate) fn give_back<B: BitmapSlice>(
+        &self,
+        ring: &Ring<'_, B>,
+        batch: &mut Batch,
+    ) -> Result<bool, RingError> {
+        if batch.elements.is_empty() {
+            return Ok(false);
+        }
+        let mut state = self.lock();
+        let mut next_used = state.next_used;
+        for element in &batch.elements {
+            ring.write_used(next_used, *element)?;
+            next_used = next_used.wrapping_add(1);
+        }
+        batch.clear();
+        ring.publish(next_used)?;
+        state.next_used = next_used;
+        let asked = state.asked.replace(next_used);
+        ring.wants_interrupt(asked, next_used)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
