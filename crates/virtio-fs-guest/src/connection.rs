@@ -207,14 +207,16 @@ impl Connection {
         self.resume()
     }
 
-    /// Goes on with another back-end, over `stream`, after the one before is gone, as a VMM does
-    /// whose guest is not to notice: the same memory, the same rings. What was in flight completes
+    /// Hangs up and goes on with another back-end, over `stream`, as a VMM does whose guest is not
+    /// to notice that the one before is gone: the same memory, the same rings. What was in flight completes
     /// where [`Options::inflight`] was agreed on, else it is lost.
     ///
     /// # Errors
     /// As [`connect`](Self::connect); [`Error::Unsupported`] where the new back-end lacks a
     /// feature that the guest uses.
     pub fn reconnect(&mut self, stream: UnixStream) -> Result<(), Error> {
+        // A back-end may serve one connection at a time.
+        self.control.hang_up();
         let control = Control::negotiate(stream, &self.options)?;
         if control.features() != self.control.features() {
             return Err(Error::Unsupported("feature that the one before had"));

@@ -1,4 +1,5 @@
 use std::fs::File;
+use std::net::Shutdown;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -96,6 +97,12 @@ impl Control {
     /// A duplicate of the socket, to notice its end by.
     pub(crate) fn stream(&self) -> Result<UnixStream, Error> {
         duplicate(&self.stream)
+    }
+
+    /// Ends the connection.
+    pub(crate) fn hang_up(&self) {
+        // It fails where the back-end has done so already.
+        let _ = self.stream.shutdown(Shutdown::Both);
     }
 
     /// Reads the configuration space, where the back-end has it.

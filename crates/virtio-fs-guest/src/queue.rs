@@ -271,7 +271,9 @@ impl Queue {
     }
 
     /// The ring itself, for posting what no driver would.
-    pub const fn raw(&mut self) -> RawQueue<'_> {
+    pub fn raw(&mut self) -> RawQueue<'_> {
+        self.draining = false;
+        self.ring.enable_interrupts();
         RawQueue::new(self)
     }
 

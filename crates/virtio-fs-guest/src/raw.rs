@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::memory::{Memory, PAGE};
 use crate::queue::Queue;
@@ -126,20 +126,16 @@ impl<'q> RawQueue<'q> {
     /// # Errors
     /// [`Error::Disconnected`].
     pub fn wait(&mut self, limit: Duration) -> Result<Option<Used>, Error> {
-        if let Some(used) = self.take_used() {
-            return Ok(Some(used));
-        }
+        let deadline = Instant::now() + limit;
         loop {
-            // Also from here on an interrupt is wanted for each chain.
-            if self.queue.ring().enable_interrupts() {
-                let events = self.queue.events();
-                let link = self.queue.link();
-                if !link.wait_for_call(&events.call, &events.error, limit)? {
-                    return Ok(self.take_used());
-                }
-            }
             if let Some(used) = self.take_used() {
                 return Ok(Some(used));
+            }
+            let events = self.queue.events();
+            let left = deadline.saturating_duration_since(Instant::now());
+            let link = self.queue.link();
+            if !link.wait_for_call(&events.call, &events.error, left)? {
+                return Ok(self.take_used());
             }
         }
     }
@@ -148,6 +144,8 @@ impl<'q> RawQueue<'q> {
         let ring = self.queue.ring_mut();
         let used = ring.pop_raw()?;
         ring.free_chain(used.id);
+        // Each chain is to interrupt, those of later requests that are not raw too.
+        ring.enable_interrupts();
         Some(used)
     }
 }

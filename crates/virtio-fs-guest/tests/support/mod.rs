@@ -1,0 +1,73 @@
+//! A back-end of our own to test against: it serves on a thread of the test.
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use fuse_fs::{MemFs, Session};
+use tempfile::TempDir;
+use vhost_user_fs::{Backend, BackendConfig, Daemon, DaemonError, StopHandle, Tag};
+use virtio_fs_guest::{Connection, Mount, MountOptions, Options};
+use virtio_fs_queue::Pool;
+
+pub(crate) const TAG: &str = "test";
+pub(crate) const REQUEST_QUEUES: u16 = 4;
+
+/// A device with an empty filesystem in memory.
+pub(crate) struct Device {
+    stop: StopHandle,
+    thread: Option<JoinHandle<Result<(), DaemonError>>>,
+    socket: PathBuf,
+    _dir: TempDir,
+}
+
+impl Device {
+    pub(crate) fn start() -> Self {
+        let dir = TempDir::new().unwrap();
+        let socket = dir.path().join("socket");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let backend = Backend::new(BackendConfig {
+            filesystem: Arc::new(Session::new(MemFs::new())),
+            tag: Some(TAG.parse::<Tag>().unwrap()),
+            request_queues: REQUEST_QUEUES,
+            pool: Arc::new(Pool::new(2)),
+        })
+        .unwrap();
+        let daemon = Daemon::new(backend, listener).unwrap();
+        Self {
+            stop: daemon.stop_handle(),
+            thread: Some(std::thread::spawn(move || daemon.run())),
+            socket,
+            _dir: dir,
+        }
+    }
+
+    /// A connection with nothing said yet.
+    pub(crate) fn stream(&self) -> UnixStream {
+        UnixStream::connect(&self.socket).unwrap()
+    }
+
+    pub(crate) fn connect(&self, options: &Options) -> Connection {
+        Connection::connect(&self.socket, options).unwrap()
+    }
+
+    pub(crate) fn mount(&self, options: &Options) -> Mount {
+        self.connect(options)
+            .mount(&MountOptions::default())
+            .unwrap()
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        self.stop.stop();
+        if let Some(thread) = self.thread.take() {
+            let result = thread.join();
+            if !std::thread::panicking() {
+                result.unwrap().unwrap();
+            }
+        }
+    }
+}
