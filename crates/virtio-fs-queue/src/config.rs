@@ -36,7 +36,8 @@ pub struct Position {
 
 /// What a queue needs beside its ring.
 pub struct Resources<AS> {
-    /// The guest's memory, looked up once per drain: a change of the map takes effect at the next.
+    /// The guest's memory. The map is looked up again whenever more chains turn out to be
+    /// available: what is added to it before the driver uses it is found.
     pub memory: AS,
     /// Serves the requests.
     pub filesystem: Arc<dyn Serve>,

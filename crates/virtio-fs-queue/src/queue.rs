@@ -1,4 +1,5 @@
 use std::fmt;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -87,15 +88,21 @@ impl<AS: GuestSpace> Queue<AS> {
     /// time; another one waits for its turn.
     pub fn drain(&self) -> Drained {
         let mut avail = self.avail();
-        if self.shared.broken.load(Ordering::Relaxed) {
-            return Drained::Broken;
+        let mut batch = Batch::default();
+        let mut available = 0;
+        loop {
+            if self.is_stopping() {
+                return Drained::Stopped;
+            }
+            if self.shared.broken.load(Ordering::Relaxed) {
+                return Drained::Broken;
+            }
+            match self.round(&mut avail, available, &mut batch) {
+                Ok(ControlFlow::Continue(pending)) => available = pending,
+                Ok(ControlFlow::Break(drained)) => return drained,
+                Err(error) => self.shared.break_ring(&error),
+            }
         }
-        let memory = self.shared.resources.memory.memory();
-        self.drain_ring(&*memory, &mut avail)
-            .unwrap_or_else(|error| {
-                self.shared.break_ring(&error);
-                Drained::Broken
-            })
     }
 
     /// Stops serving, waits for what is in flight, and returns where to go on. After that no guest
@@ -110,39 +117,33 @@ impl<AS: GuestSpace> Queue<AS> {
         }
     }
 
-    fn drain_ring<M: GuestMemoryBackend>(
+    /// Serves the next `available` chains and returns how many there are behind them.
+    ///
+    /// The memory map is looked up after these chains were seen to be available. So their buffers
+    /// are found in memory that was added before they were, however long the driver keeps the
+    /// queue busy.
+    fn round(
         &self,
-        memory: &M,
         avail: &mut AvailEnd,
-    ) -> Result<Drained, RingError> {
-        let ring = ring::find(memory, &self.shared.config)?;
-        let mut drain = Drain {
+        available: u16,
+        batch: &mut Batch,
+    ) -> Result<ControlFlow<Drained, u16>, RingError> {
+        let memory = self.shared.resources.memory.memory();
+        let mut round = Round {
             shared: &self.shared,
-            memory,
-            ring,
+            stopping: &self.stopping,
+            memory: &*memory,
+            ring: ring::find(&*memory, &self.shared.config)?,
             chain: Chain::new(),
-            batch: Batch::default(),
+            batch,
         };
-        drain.ring.suppress_kicks()?;
-        loop {
-            for _ in 0..drain.ring.pending(avail.next_avail)? {
-                if self.is_stopping() {
-                    drain.give_back()?;
-                    return Ok(Drained::Stopped);
-                }
-                drain.serve_next(avail)?;
-            }
-            if drain.ring.pending(avail.next_avail)? == 0 {
-                drain.give_back()?;
-                if self.is_stopping() {
-                    return Ok(Drained::Stopped);
-                }
-                if drain.ring.await_kick(avail.next_avail)? == 0 {
-                    return Ok(Drained::Idle);
-                }
-                drain.ring.suppress_kicks()?;
-            }
+        let result = round.run(avail, available);
+        if let Err(error) = result {
+            // What was served before the driver broke the ring is done.
+            round.give_back()?;
+            return Err(error);
         }
+        result
     }
 
     fn is_stopping(&self) -> bool {
@@ -162,22 +163,49 @@ impl<AS: GuestSpace> fmt::Debug for Queue<AS> {
     }
 }
 
-/// One drain: as long as it lasts, the memory map stays as it is.
-struct Drain<'d, AS, M: GuestMemoryBackend> {
+/// Part of a drain: as long as it lasts, the memory map stays as it is.
+struct Round<'d, AS, M: GuestMemoryBackend> {
     shared: &'d Arc<Shared<AS>>,
+    stopping: &'d AtomicBool,
     memory: &'d M,
     ring: Ring<'d, MS<'d, M>>,
     chain: Chain<'d, M::R>,
-    batch: Batch,
+    batch: &'d mut Batch,
 }
 
-impl<AS: GuestSpace, M: GuestMemoryBackend> Drain<'_, AS, M> {
+impl<AS: GuestSpace, M: GuestMemoryBackend> Round<'_, AS, M> {
+    fn run(
+        &mut self,
+        avail: &mut AvailEnd,
+        available: u16,
+    ) -> Result<ControlFlow<Drained, u16>, RingError> {
+        if available == 0 {
+            self.ring.suppress_kicks()?;
+        }
+        for _ in 0..available {
+            if self.stopping.load(Ordering::SeqCst) {
+                break;
+            }
+            self.serve_next(avail)?;
+        }
+        let pending = self.ring.pending(avail.next_avail)?;
+        if pending > 0 && !self.stopping.load(Ordering::SeqCst) {
+            return Ok(ControlFlow::Continue(pending));
+        }
+        self.give_back()?;
+        let pending = self.ring.await_kick(avail.next_avail)?;
+        if self.stopping.load(Ordering::SeqCst) {
+            return Ok(ControlFlow::Break(Drained::Stopped));
+        }
+        if pending == 0 {
+            return Ok(ControlFlow::Break(Drained::Idle));
+        }
+        self.ring.suppress_kicks()?;
+        Ok(ControlFlow::Continue(pending))
+    }
+
     /// Takes the next chain, of which there is one, and serves it.
     fn serve_next(&mut self, avail: &mut AvailEnd) -> Result<(), RingError> {
-        let size = self.shared.config.size;
-        if self.shared.in_flight.count() >= usize::from(size) {
-            return Err(RingError::TooManyInFlight { size });
-        }
         let head = self.ring.head(avail.next_avail)?;
         avail.next_avail = avail.next_avail.wrapping_add(1);
         let stats = &self.shared.resources.stats;
@@ -207,6 +235,10 @@ impl<AS: GuestSpace, M: GuestMemoryBackend> Drain<'_, AS, M> {
 
     /// Has the request served where it may wait.
     fn offload(&mut self, head: u16, message: &[u8], reply: &mut [u8]) -> Result<(), RingError> {
+        let size = self.shared.config.size;
+        if self.shared.in_flight.count() >= usize::from(size) {
+            return Err(RingError::TooManyInFlight { size });
+        }
         // What is done need not wait for this one.
         self.give_back()?;
         self.shared.resources.stats.count_offloaded();
@@ -225,7 +257,7 @@ impl<AS: GuestSpace, M: GuestMemoryBackend> Drain<'_, AS, M> {
     }
 
     fn give_back(&mut self) -> Result<(), RingError> {
-        if self.shared.used.give_back(&self.ring, &mut self.batch)? {
+        if self.shared.used.give_back(&self.ring, self.batch)? {
             self.shared.interrupt();
         }
         Ok(())
