@@ -15,7 +15,8 @@ pub(crate) trait Job: Send {
 ///
 /// A thread is started when there is work and none is idle, up to a limit, and kept. All queues of
 /// a device share a pool, and devices may. Each queue has no more work here than it has descriptors,
-/// which bounds what a guest can pile up. Dropping the pool does what is left and ends the threads.
+/// which bounds what a guest can pile up. Dropping the pool does what is left and ends the threads;
+/// it waits for that, unless a thread of the pool is who drops it.
 pub struct Pool {
     shared: Arc<Shared>,
     max_threads: usize,
@@ -83,6 +84,11 @@ impl Drop for Pool {
             std::mem::take(&mut state.threads)
         };
         self.shared.work.notify_all();
+        let here = thread::current().id();
+        if threads.iter().any(|thread| thread.thread().id() == here) {
+            // The last owner was a job: its thread cannot wait for itself, and ends on its own.
+            return;
+        }
         for thread in threads {
             if thread.join().is_err() {
                 tracing::error!("a thread of the pool panicked");
