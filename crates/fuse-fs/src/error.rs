@@ -23,3 +23,9 @@ impl From<std::io::Error> for Error {
         Self::Errno(error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
     }
 }
+
+impl From<rustix::io::Errno> for Error {
+    fn from(errno: rustix::io::Errno) -> Self {
+        Self::Errno(Errno::from_raw(errno.raw_os_error()))
+    }
+}
