@@ -1,0 +1,335 @@
+//! Directories as streams of entries.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use fuse_fs::abi::{EntryOut, ReadIn};
+use fuse_fs::{
+    Context, DirentPlusWriter, DirentWriter, Errno, Error, Handle, Name, NodeId, Result,
+};
+use rustix::fs::SeekFrom;
+
+use crate::handle_table::OpenDirectory;
+use crate::inode_table::{Identity, Inode};
+use crate::lookup::Guess;
+use crate::{PassthroughFs, sys};
+
+/// Bytes of entries read from the host at once.
+const CHUNK: usize = 32 * 1024;
+/// Directory handles that may keep entries for their next READDIR, all in all: 32 MiB.
+const MAX_KEPT: usize = 1024;
+
+impl PassthroughFs {
+    pub(crate) fn do_readdir(
+        &self,
+        node: NodeId,
+        args: &ReadIn,
+        entries: &mut DirentWriter<'_>,
+    ) -> Result<()> {
+        let directory = self.open_directory(args.fh, node)?;
+        let mut stream = lock(&directory);
+        let result = stream.read(&directory.fd, args.offset, |entry| {
+            if entries.push(entry.ino, entry.next, entry.kind.into(), entry.name) {
+                Ok(Step::Next)
+            } else {
+                Ok(Step::Full)
+            }
+        });
+        finish(result, entries.is_empty())
+    }
+
+    pub(crate) fn do_readdirplus(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+        args: &ReadIn,
+        entries: &mut DirentPlusWriter<'_>,
+    ) -> Result<()> {
+        let directory = self.open_directory(args.fh, node)?;
+        let inode = self.directory_inode(node)?;
+        let mut stream = lock(&directory);
+        let result = stream.read(&directory.fd, args.offset, |entry| {
+            if !entries.fits(entry.name) {
+                return Ok(Step::Full);
+            }
+            match self.look_up_listed(cx, node, &inode, entry)? {
+                Listed::Gone => Ok(Step::Next),
+                Listed::There(found) => {
+                    let kind = entry.kind.into();
+                    if entries.push(found, entry.ino, entry.next, kind, entry.name) {
+                        return Ok(Step::Next);
+                    }
+                    self.inodes.forget(found.nodeid, 1);
+                    Ok(Step::Full)
+                }
+            }
+        });
+        finish(result, entries.is_empty())
+    }
+
+    /// The open directory that `handle` names, if it is one of `node`.
+    pub(crate) fn open_directory(
+        &self,
+        handle: Handle,
+        node: NodeId,
+    ) -> Result<Arc<OpenDirectory>> {
+        let directory = self.handles.directory(handle, node);
+        directory.ok_or(Errno::EBADF.into())
+    }
+
+    /// Looks up an entry of the directory `parent`. What cannot be looked up is listed without;
+    /// the guest asks for it by itself when it needs it.
+    fn look_up_listed(
+        &self,
+        cx: &Context<'_>,
+        parent: NodeId,
+        dir: &Inode,
+        entry: &RawEntry<'_>,
+    ) -> Result<Listed> {
+        let unlooked = Listed::There(EntryOut::default());
+        let Some(name) = entry.checked_name() else {
+            return Ok(unlooked);
+        };
+        let likely = Identity {
+            ino: entry.ino,
+            ..dir.identity
+        };
+        let guess = if self.inodes.contains(&likely) {
+            Guess::Known
+        } else {
+            Guess::Unknown
+        };
+        match self.find(dir, name, guess, cx.blocking) {
+            Ok((node, stat)) => {
+                self.names.remember(parent, name);
+                Ok(Listed::There(self.entry(dir, node, &stat).into()))
+            }
+            Err(Error::WouldBlock) => Err(Error::WouldBlock),
+            Err(Error::Errno(Errno::ENOENT)) => Ok(Listed::Gone),
+            Err(Error::Errno(_)) => Ok(unlooked),
+        }
+    }
+}
+
+/// What became of an entry between being listed and being looked up.
+enum Listed {
+    There(EntryOut),
+    Gone,
+}
+
+/// The error only counts where nothing was listed: what was is for the guest, which asks for the
+/// rest, and then gets the error. An empty list would be the end of the directory.
+fn finish(result: Result<Step>, nothing_listed: bool) -> Result<()> {
+    match result {
+        Err(error) if nothing_listed => Err(error),
+        Ok(Step::Full) if nothing_listed => Err(Errno::EINVAL.into()),
+        _ => Ok(()),
+    }
+}
+
+fn lock(directory: &OpenDirectory) -> MutexGuard<'_, Stream> {
+    let stream = directory.stream.lock();
+    stream.unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether more entries are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Next,
+    /// This entry did not fit and is the first of the next list.
+    Full,
+}
+
+/// Where the reader of a directory handle stands.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    /// The cookie from which the descriptor goes on; `None` where that is not certain.
+    position: Option<u64>,
+    /// Entries that were read from the host and not listed yet.
+    kept: Option<Kept>,
+    budget: Arc<AtomicUsize>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    /// The cookie of the first entry.
+    cookie: u64,
+    chunk: Box<[u8]>,
+    /// The entries, in `chunk`.
+    start: usize,
+    end: usize,
+    _permit: Permit,
+}
+
+impl Stream {
+    /// A reader of a directory that was just opened. `budget` counts the readers that keep entries.
+    pub(crate) fn new(budget: &Arc<AtomicUsize>) -> Self {
+        Self {
+            position: Some(0),
+            kept: None,
+            budget: Arc::clone(budget),
+        }
+    }
+
+    /// Shows the entries from `cookie` on to `list`, until that has enough, fails, or the directory
+    /// ends.
+    fn read(
+        &mut self,
+        fd: &OwnedFd,
+        cookie: u64,
+        mut list: impl FnMut(&RawEntry<'_>) -> Result<Step>,
+    ) -> Result<Step> {
+        let mut window = self.window_at(fd, cookie)?;
+        loop {
+            while let Some(entry) = window.first() {
+                match list(&entry) {
+                    Ok(Step::Next) => {}
+                    stop => {
+                        self.keep(window);
+                        return stop;
+                    }
+                }
+                let (len, next) = (entry.len, entry.next);
+                window.start = window.start.saturating_add(len);
+                window.cookie = next;
+            }
+            window.start = 0;
+            // Where the host fails, its position is not known.
+            self.position = None;
+            window.end = sys::getdents64(fd.as_fd(), &mut window.chunk)?;
+            if window.end == 0 {
+                self.position = Some(window.cookie);
+                return Ok(Step::Next);
+            }
+            self.position = window.last_cookie();
+        }
+    }
+
+    /// The entries kept, if the first of them is the one wanted; else none, with the descriptor
+    /// moved to where they will be read from.
+    fn window_at(&mut self, fd: &OwnedFd, cookie: u64) -> Result<Window> {
+        // Cookie 0 is the start of the directory as it is now, not as it was.
+        if let Some(kept) = self
+            .kept
+            .take()
+            .filter(|kept| kept.cookie == cookie && cookie != 0)
+        {
+            return Ok(Window {
+                cookie,
+                chunk: kept.chunk,
+                start: kept.start,
+                end: kept.end,
+            });
+        }
+        if self.position != Some(cookie) || cookie == 0 {
+            // Not only to get there: a directory that was read to its end stays at its end, and
+            // going back to the start makes the host look again.
+            self.position = None;
+            rustix::fs::seek(fd, SeekFrom::Start(cookie))?;
+            self.position = Some(cookie);
+        }
+        Ok(Window {
+            cookie,
+            chunk: vec![0; CHUNK].into_boxed_slice(),
+            start: 0,
+            end: 0,
+        })
+    }
+
+    fn keep(&mut self, window: Window) {
+        self.kept = Permit::take(&self.budget).map(|permit| Kept {
+            cookie: window.cookie,
+            chunk: window.chunk,
+            start: window.start,
+            end: window.end,
+            _permit: permit,
+        });
+    }
+}
+
+/// Entries read from the host, from one cookie on.
+struct Window {
+    cookie: u64,
+    chunk: Box<[u8]>,
+    start: usize,
+    end: usize,
+}
+
+impl Window {
+    fn first(&self) -> Option<RawEntry<'_>> {
+        RawEntry::parse(self.chunk.get(self.start..self.end)?)
+    }
+
+    fn last_cookie(&self) -> Option<u64> {
+        let mut rest = self.chunk.get(..self.end)?;
+        let mut last = None;
+        while let Some(entry) = RawEntry::parse(rest) {
+            last = Some(entry.next);
+            rest = rest.get(entry.len..)?;
+        }
+        last
+    }
+}
+
+/// The right to keep a chunk of entries.
+#[derive(Debug)]
+struct Permit(Arc<AtomicUsize>);
+
+impl Permit {
+    fn take(budget: &Arc<AtomicUsize>) -> Option<Self> {
+        let more = |kept: usize| (kept < MAX_KEPT).then(|| kept.saturating_add(1));
+        budget
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+            .ok()
+            .map(|_| Self(Arc::clone(budget)))
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// An entry as getdents64(2) lays it out.
+#[derive(Debug, Clone, Copy)]
+struct RawEntry<'a> {
+    ino: u64,
+    /// The cookie of the entry after it.
+    next: u64,
+    /// `DT_*` of readdir(3).
+    kind: u8,
+    name: &'a [u8],
+    /// Name with its NUL.
+    terminated: &'a [u8],
+    /// Bytes of the whole record.
+    len: usize,
+}
+
+impl<'a> RawEntry<'a> {
+    fn parse(bytes: &'a [u8]) -> Option<Self> {
+        let (ino, rest) = bytes.split_first_chunk()?;
+        let (next, rest) = rest.split_first_chunk()?;
+        let (len, rest) = rest.split_first_chunk()?;
+        let len = usize::from(u16::from_ne_bytes(*len));
+        let kind = *rest.first()?;
+        let name = bytes.get(19..len)?;
+        let name_len = name.iter().position(|&byte| byte == 0)?;
+        let (terminated, _) = name.split_at_checked(name_len.checked_add(1)?)?;
+        Some(Self {
+            ino: u64::from_ne_bytes(*ino),
+            next: u64::from_ne_bytes(*next),
+            kind,
+            name: name.get(..name_len)?,
+            terminated,
+            len,
+        })
+    }
+
+    /// The name, unless it is `.` or `..`.
+    fn checked_name(&self) -> Option<Name<'a>> {
+        let name = std::ffi::CStr::from_bytes_with_nul(self.terminated).ok()?;
+        Name::new(name).ok()
+    }
+}

@@ -1,0 +1,94 @@
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex};
+
+use fuse_fs::{Handle, NodeId};
+
+use crate::dir::Stream;
+use crate::slab::{Full, Slab};
+use crate::volume::Volume;
+
+/// An open regular file.
+#[derive(Debug)]
+pub(crate) struct OpenFile {
+    pub(crate) node: NodeId,
+    pub(crate) fd: OwnedFd,
+    pub(crate) volume: Arc<Volume>,
+    pub(crate) durability: Durability,
+}
+
+/// When a write is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// With the data in the host's page cache.
+    Cached,
+    /// With the data on stable storage (O_SYNC, O_DSYNC).
+    Synchronous,
+}
+
+/// An open directory.
+#[derive(Debug)]
+pub(crate) struct OpenDirectory {
+    pub(crate) node: NodeId,
+    pub(crate) fd: OwnedFd,
+    pub(crate) volume: Arc<Volume>,
+    /// Where its reader stands.
+    pub(crate) stream: Mutex<Stream>,
+}
+
+/// What the guest has open.
+///
+/// A handle counts only together with its node, and only as what it was opened as: a node is a
+/// directory or a file and nothing else ever, so that one is never taken for the other.
+#[derive(Debug)]
+pub(crate) struct HandleTable {
+    files: Slab<OpenFile>,
+    directories: Slab<OpenDirectory>,
+}
+
+impl HandleTable {
+    pub(crate) fn new() -> Self {
+        Self {
+            files: Slab::new(),
+            directories: Slab::new(),
+        }
+    }
+
+    pub(crate) fn insert_file(&self, file: OpenFile) -> Result<Handle, Full> {
+        self.files.insert(Arc::new(file)).map(Handle)
+    }
+
+    pub(crate) fn insert_directory(&self, directory: OpenDirectory) -> Result<Handle, Full> {
+        self.directories.insert(Arc::new(directory)).map(Handle)
+    }
+
+    pub(crate) fn file(&self, handle: Handle, node: NodeId) -> Option<Arc<OpenFile>> {
+        self.files.get(handle.0).filter(|file| file.node == node)
+    }
+
+    pub(crate) fn directory(&self, handle: Handle, node: NodeId) -> Option<Arc<OpenDirectory>> {
+        self.directories
+            .get(handle.0)
+            .filter(|directory| directory.node == node)
+    }
+
+    /// Takes a file out. It is closed when its last user drops it.
+    pub(crate) fn remove_file(&self, handle: Handle, node: NodeId) -> Option<Arc<OpenFile>> {
+        self.files.remove_if(handle.0, |file| file.node == node)
+    }
+
+    /// Takes a directory out. It is closed when its last user drops it.
+    pub(crate) fn remove_directory(
+        &self,
+        handle: Handle,
+        node: NodeId,
+    ) -> Option<Arc<OpenDirectory>> {
+        self.directories
+            .remove_if(handle.0, |directory| directory.node == node)
+    }
+
+    /// Closes everything.
+    pub(crate) fn clear(&self) {
+        self.files.clear(None);
+        self.directories.clear(None);
+    }
+}

@@ -1,0 +1,243 @@
+use std::os::fd::AsFd;
+
+use fuse_fs::abi::{CopyFileRangeIn, FallocateIn, LseekIn, ReadIn, WriteIn};
+use fuse_fs::flags::WriteFlags;
+use fuse_fs::{Context, Errno, Error, IoFlags, NodeId, PayloadSink, PayloadSource, Result};
+use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
+
+use crate::PassthroughFs;
+use crate::credentials::KillPrivileges;
+use crate::handle_table::{Durability, OpenFile};
+use crate::volume::Learned;
+
+/// Most bytes copied in one request, so that none takes for ever. The guest asks for the rest.
+const MAX_COPY: u64 = 1 << 30;
+/// What FALLOCATE may do: the modes that a guest's kernel knows how to keep its cache in step with.
+const FALLOCATE_MODES: FallocateFlags = FallocateFlags::KEEP_SIZE
+    .union(FallocateFlags::PUNCH_HOLE)
+    .union(FallocateFlags::ZERO_RANGE);
+/// `SEEK_DATA` and `SEEK_HOLE` (lseek(2)).
+const SEEK_DATA: u32 = 3;
+const SEEK_HOLE: u32 = 4;
+
+impl PassthroughFs {
+    pub(crate) fn do_read(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+        args: &ReadIn,
+        sink: &mut dyn PayloadSink,
+    ) -> Result<usize> {
+        let file = self.file(args.fh, node)?;
+        let size = usize::try_from(args.size).unwrap_or(usize::MAX);
+        check_range(args.offset, size)?;
+        let wait = wait(cx, &file, &file.volume.reads_without_waiting);
+        match read_all(&file, args.offset, size, sink, wait) {
+            Err(Error::Errno(Errno::EOPNOTSUPP)) if wait == Wait::Never => {
+                file.volume.reads_without_waiting.refuted();
+                Err(Error::WouldBlock)
+            }
+            result => result,
+        }
+    }
+
+    pub(crate) fn do_write(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+        args: &WriteIn,
+        source: &mut dyn PayloadSource,
+    ) -> Result<usize> {
+        let file = self.file(args.fh, node)?;
+        let size = usize::try_from(args.size).unwrap_or(usize::MAX);
+        check_range(args.offset, size)?;
+        if file.durability == Durability::Synchronous && must_not_wait(cx, &file) {
+            return Err(Error::WouldBlock);
+        }
+        let mut flags = IoFlags::empty();
+        // Pages that are written back have their places; only the caller of write(2) appends.
+        let cached = args.write_flags.contains(WriteFlags::CACHE);
+        let append = OFlags::from_bits_retain(args.flags).contains(OFlags::APPEND);
+        flags.set(IoFlags::APPEND, append && !cached);
+        let kill = args.write_flags.contains(WriteFlags::KILL_SUIDGID);
+        let _killing = KillPrivileges::begin(kill)?;
+        write_all(cx, &file, args.offset, size, source, flags)
+    }
+
+    pub(crate) fn do_lseek(&self, node: NodeId, args: &LseekIn) -> Result<u64> {
+        let file = self.file(args.fh, node)?;
+        let to = match args.whence {
+            SEEK_DATA => SeekFrom::Data(args.offset),
+            SEEK_HOLE => SeekFrom::Hole(args.offset),
+            _ => return Err(Errno::EINVAL.into()),
+        };
+        check_range(args.offset, 0)?;
+        Ok(rustix::fs::seek(&file.fd, to)?)
+    }
+
+    pub(crate) fn do_fallocate(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+        args: &FallocateIn,
+    ) -> Result<()> {
+        let file = self.file(args.fh, node)?;
+        let mode = FallocateFlags::from_bits_retain(args.mode);
+        if !FALLOCATE_MODES.contains(mode) {
+            return Err(Errno::EOPNOTSUPP.into());
+        }
+        if must_not_wait(cx, &file) {
+            return Err(Error::WouldBlock);
+        }
+        let _killing = KillPrivileges::begin(self.kills_privileges())?;
+        Ok(rustix::fs::fallocate(
+            &file.fd,
+            mode,
+            args.offset,
+            args.length,
+        )?)
+    }
+
+    pub(crate) fn do_copy_file_range(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+        args: &CopyFileRangeIn,
+    ) -> Result<u64> {
+        let source = self.file(args.fh_in, node)?;
+        let destination = self.file(args.fh_out, args.nodeid_out)?;
+        if args.flags != 0 {
+            return Err(Errno::EINVAL.into());
+        }
+        if must_not_wait(cx, &source) || must_not_wait(cx, &destination) {
+            return Err(Error::WouldBlock);
+        }
+        let len = usize::try_from(args.len.min(MAX_COPY)).unwrap_or(usize::MAX);
+        let (mut from, mut to) = (args.off_in, args.off_out);
+        let _killing = KillPrivileges::begin(self.kills_privileges())?;
+        let copied = rustix::fs::copy_file_range(
+            &source.fd,
+            Some(&mut from),
+            &destination.fd,
+            Some(&mut to),
+            len,
+        )?;
+        Ok(u64::try_from(copied).unwrap_or(u64::MAX))
+    }
+}
+
+/// Whether a transfer may wait for storage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    Allowed,
+    /// The system call is told not to.
+    Never,
+}
+
+impl Wait {
+    fn flags(self) -> IoFlags {
+        match self {
+            Self::Allowed => IoFlags::empty(),
+            Self::Never => IoFlags::NOWAIT,
+        }
+    }
+}
+
+/// Whether what surely waits for storage is to be put off. In memory nothing does.
+pub(crate) fn must_not_wait(cx: &Context<'_>, file: &OpenFile) -> bool {
+    !cx.may_block() && !file.volume.is_in_memory()
+}
+
+fn wait(cx: &Context<'_>, file: &OpenFile, without_waiting: &Learned) -> Wait {
+    let _ = without_waiting;
+    if must_not_wait(cx, file) {
+        Wait::Never
+    } else {
+        Wait::Allowed
+    }
+}
+
+/// Reads until `size` bytes are there or the file ends: fewer than asked for are the end of the
+/// file to the guest. Where the rest would have to be waited for, all of it is asked for again.
+fn read_all(
+    file: &OpenFile,
+    offset: u64,
+    size: usize,
+    sink: &mut dyn PayloadSink,
+    wait: Wait,
+) -> Result<usize> {
+    let mut done = 0_usize;
+    while done < size {
+        let at = offset.saturating_add(done as u64);
+        let left = size.saturating_sub(done);
+        match sink.write_from_file(file.fd.as_fd(), at, left, wait.flags()) {
+            Ok(0) => break,
+            Ok(read) => done = done.saturating_add(read),
+            Err(error) => match Error::from(error) {
+                Error::Errno(Errno::EINTR) => {}
+                Error::Errno(Errno::EAGAIN) if wait == Wait::Never => {
+                    return Err(Error::WouldBlock);
+                }
+                error => return Err(error),
+            },
+        }
+    }
+    Ok(done)
+}
+
+/// Writes all of the source. Where it must not wait, the first part is tried without; once a part
+/// is written there is no way back, and the rest waits if it has to.
+fn write_all(
+    cx: &Context<'_>,
+    file: &OpenFile,
+    offset: u64,
+    size: usize,
+    source: &mut dyn PayloadSource,
+    flags: IoFlags,
+) -> Result<usize> {
+    let learned = &file.volume.writes_without_waiting;
+    let mut nowait = if must_not_wait(cx, file) && learned.holds() {
+        IoFlags::NOWAIT
+    } else {
+        IoFlags::empty()
+    };
+    let mut done = 0_usize;
+    while done < size {
+        let at = offset.saturating_add(done as u64);
+        let left = size.saturating_sub(done);
+        match source.read_to_file(file.fd.as_fd(), at, left, flags | nowait) {
+            Ok(0) => break,
+            Ok(written) => {
+                done = done.saturating_add(written);
+                nowait = IoFlags::empty();
+            }
+            Err(error) => match Error::from(error) {
+                Error::Errno(Errno::EINTR) => {}
+                Error::Errno(Errno::EAGAIN) if !nowait.is_empty() => {
+                    return Err(Error::WouldBlock);
+                }
+                // Few filesystems can tell for buffered writes. They rarely wait, as the data goes
+                // to the page cache.
+                Error::Errno(Errno::EOPNOTSUPP) if !nowait.is_empty() => {
+                    learned.refuted();
+                    nowait = IoFlags::empty();
+                }
+                // The guest learns of it when it writes the rest.
+                _ if done > 0 => break,
+                error => return Err(error),
+            },
+        }
+    }
+    Ok(done)
+}
+
+/// Refuses what is no range of a file. To preadv2(2) and pwritev2(2) an offset of -1 means the
+/// file's own position.
+fn check_range(offset: u64, len: usize) -> Result<()> {
+    let end = offset.checked_add(len as u64);
+    if end.is_some_and(|end| i64::try_from(end).is_ok()) {
+        Ok(())
+    } else {
+        Err(Errno::EINVAL.into())
+    }
+}

@@ -1,0 +1,412 @@
+//! A directory of the host as a [`FileSystem`] for a guest.
+//!
+//! ```no_run
+//! use fuse_fs::Session;
+//! use passthrough_fs::{CachePolicy, Config, PassthroughFs};
+//!
+//! let config = Config::new("/srv/share").cache(CachePolicy::Auto);
+//! let session = Session::new(PassthroughFs::new(config)?);
+//! # Ok::<(), passthrough_fs::NewError>(())
+//! ```
+
+#![deny(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic
+    )
+)]
+
+mod access;
+mod attr;
+mod config;
+mod credentials;
+mod dir;
+mod error;
+mod handle_table;
+mod inode_table;
+mod io;
+mod lookup;
+mod name_hints;
+mod namespace;
+mod open;
+mod proc;
+mod slab;
+mod sync;
+#[allow(unsafe_code)]
+mod sys;
+mod volume;
+mod xattr;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use fuse_fs::abi::{
+    AccessIn, CopyFileRangeIn, CreateIn, FallocateIn, FlushIn, FsyncIn, Kstatfs, LseekIn, MkdirIn,
+    MknodIn, OpenIn, ReadIn, ReleaseIn, SetattrIn, StatxIn, WriteIn,
+};
+use fuse_fs::flags::{InitFlags, RenameFlags, SetxattrFlags};
+use fuse_fs::{
+    Attributes, Context, DirentPlusWriter, DirentWriter, Entry, FileSystem, Handle, Name,
+    Negotiation, NodeId, Opened, PayloadSink, PayloadSource, Result, StatxAttributes,
+    SymlinkTarget, XattrName,
+};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+
+use crate::credentials::Credentials;
+use crate::handle_table::HandleTable;
+use crate::inode_table::{Inode, InodeTable};
+use crate::name_hints::NameHints;
+use crate::proc::ProcSelfFd;
+use crate::volume::Volumes;
+
+pub use config::{CachePolicy, Config, Xattr};
+pub use error::NewError;
+
+/// A directory of the host, as a guest sees it.
+#[derive(Debug)]
+pub struct PassthroughFs {
+    inodes: InodeTable,
+    handles: HandleTable,
+    names: NameHints,
+    volumes: Volumes,
+    proc: ProcSelfFd,
+    credentials: Credentials,
+    cache: CachePolicy,
+    timeout: Duration,
+    negative_timeout: Duration,
+    xattr: Xattr,
+    /// RESOLVE_CACHED is known to the kernel (Linux 5.12).
+    resolves_cached: bool,
+    /// SUBMOUNTS was agreed on.
+    submounts: AtomicBool,
+    /// HANDLE_KILLPRIV_V2 was agreed on.
+    kills_privileges: AtomicBool,
+    /// Directory handles that keep entries for their next READDIR.
+    kept_entries: Arc<AtomicUsize>,
+}
+
+impl PassthroughFs {
+    /// Opens the directory to share, and checks that the host has what sharing it needs.
+    ///
+    /// Changes nothing about the process. Call it after the last fork, and before `/proc` is out
+    /// of reach (or see [`Config::proc_self_fd`]).
+    ///
+    /// # Errors
+    /// Says what is missing, and what to do about it.
+    pub fn new(config: Config) -> std::result::Result<Self, NewError> {
+        let path = &config.root;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root =
+            rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| NewError::Root {
+                path: path.clone(),
+                source: errno.into(),
+            })?;
+        let stat = attr::stat_fd(&root).map_err(|error| NewError::Stat {
+            path: path.clone(),
+            source: to_io_error(error),
+        })?;
+        let resolves_cached = probe_openat2(&root).map_err(|errno| NewError::Openat2 {
+            path: path.clone(),
+            source: errno.into(),
+        })?;
+        let proc = ProcSelfFd::new(config.proc_self_fd)?;
+        proc.check(&root)?;
+        let volumes = Volumes::default();
+        let identity = attr::identity(&stat);
+        let volume = volumes.find(identity.dev, &root);
+        Ok(Self {
+            inodes: InodeTable::new(Inode::new(root, identity, attr::kind(&stat), volume)),
+            handles: HandleTable::new(),
+            names: NameHints::new(),
+            volumes,
+            proc,
+            credentials: Credentials::of_this_process(),
+            cache: config.cache,
+            timeout: config.cache.timeout(),
+            negative_timeout: config.negative_timeout,
+            xattr: config.xattr,
+            resolves_cached,
+            submounts: AtomicBool::new(false),
+            kills_privileges: AtomicBool::new(false),
+            kept_entries: Arc::default(),
+        })
+    }
+
+    fn announces_submounts(&self) -> bool {
+        self.submounts.load(Ordering::Relaxed)
+    }
+
+    /// Whether FALLOCATE and COPY_FILE_RANGE, which carry no flag for it, clear SUID and SGID.
+    fn kills_privileges(&self) -> bool {
+        self.kills_privileges.load(Ordering::Relaxed)
+    }
+}
+
+/// Whether openat2(2) works below `root`, and whether it knows RESOLVE_CACHED.
+fn probe_openat2(root: &std::os::fd::OwnedFd) -> rustix::io::Result<bool> {
+    let open = |resolve| {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        rustix::fs::openat2(root, c".", flags, Mode::empty(), resolve)
+    };
+    open(lookup::RESOLVE)?;
+    // Unknown flags are EINVAL; whether "." is cached does not matter.
+    let cached = open(lookup::RESOLVE | ResolveFlags::CACHED);
+    Ok(!matches!(cached, Err(rustix::io::Errno::INVAL)))
+}
+
+fn to_io_error(error: fuse_fs::Error) -> std::io::Error {
+    match error {
+        fuse_fs::Error::Errno(errno) => std::io::Error::from_raw_os_error(errno.raw()),
+        fuse_fs::Error::WouldBlock => std::io::ErrorKind::WouldBlock.into(),
+    }
+}
+
+impl FileSystem for PassthroughFs {
+    fn init(&self, negotiation: &mut Negotiation) -> Result<()> {
+        negotiation.enable(InitFlags::ATOMIC_O_TRUNC);
+        negotiation.enable(InitFlags::DO_READDIRPLUS);
+        negotiation.enable(InitFlags::READDIRPLUS_AUTO);
+        negotiation.enable(InitFlags::CREATE_SUPP_GROUP);
+        let submounts = negotiation.enable(InitFlags::SUBMOUNTS);
+        let kills_privileges = negotiation.enable(InitFlags::HANDLE_KILLPRIV_V2);
+        self.submounts.store(submounts, Ordering::Relaxed);
+        self.kills_privileges
+            .store(kills_privileges, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn destroy(&self) {
+        self.handles.clear();
+        self.inodes.clear();
+    }
+
+    fn lookup(&self, cx: &Context<'_>, parent: NodeId, name: Name<'_>) -> Result<Entry> {
+        self.do_lookup(cx, parent, name)
+    }
+
+    fn forget(&self, node: NodeId, nlookup: u64) {
+        self.inodes.forget(node, nlookup);
+    }
+
+    fn getattr(&self, _: &Context<'_>, node: NodeId, _: Option<Handle>) -> Result<Attributes> {
+        self.do_getattr(node)
+    }
+
+    fn statx(&self, _: &Context<'_>, node: NodeId, _: &StatxIn) -> Result<StatxAttributes> {
+        self.do_statx(node)
+    }
+
+    fn setattr(&self, cx: &Context<'_>, node: NodeId, args: &SetattrIn) -> Result<Attributes> {
+        self.do_setattr(cx, node, args)
+    }
+
+    fn readlink(&self, _: &Context<'_>, node: NodeId, buffer: &mut [u8]) -> Result<usize> {
+        self.do_readlink(node, buffer)
+    }
+
+    fn symlink(
+        &self,
+        cx: &Context<'_>,
+        parent: NodeId,
+        name: Name<'_>,
+        target: SymlinkTarget<'_>,
+    ) -> Result<Entry> {
+        self.do_symlink(cx, parent, name, target)
+    }
+
+    fn mknod(
+        &self,
+        cx: &Context<'_>,
+        parent: NodeId,
+        name: Name<'_>,
+        args: &MknodIn,
+    ) -> Result<Entry> {
+        self.do_mknod(cx, parent, name, args)
+    }
+
+    fn mkdir(
+        &self,
+        cx: &Context<'_>,
+        parent: NodeId,
+        name: Name<'_>,
+        args: &MkdirIn,
+    ) -> Result<Entry> {
+        self.do_mkdir(cx, parent, name, args)
+    }
+
+    fn unlink(&self, _: &Context<'_>, parent: NodeId, name: Name<'_>) -> Result<()> {
+        self.do_unlink(parent, name)
+    }
+
+    fn rmdir(&self, _: &Context<'_>, parent: NodeId, name: Name<'_>) -> Result<()> {
+        self.do_rmdir(parent, name)
+    }
+
+    fn rename(
+        &self,
+        _: &Context<'_>,
+        parent: NodeId,
+        name: Name<'_>,
+        new_parent: NodeId,
+        new_name: Name<'_>,
+        flags: RenameFlags,
+    ) -> Result<()> {
+        self.do_rename((parent, name), (new_parent, new_name), flags)
+    }
+
+    fn link(&self, _: &Context<'_>, node: NodeId, parent: NodeId, name: Name<'_>) -> Result<Entry> {
+        self.do_link(node, parent, name)
+    }
+
+    fn open(&self, cx: &Context<'_>, node: NodeId, args: &OpenIn) -> Result<Opened> {
+        self.do_open(cx, node, args)
+    }
+
+    fn create(
+        &self,
+        cx: &Context<'_>,
+        parent: NodeId,
+        name: Name<'_>,
+        args: &CreateIn,
+    ) -> Result<(Entry, Opened)> {
+        self.do_create(cx, parent, name, args)
+    }
+
+    fn tmpfile(
+        &self,
+        cx: &Context<'_>,
+        parent: NodeId,
+        args: &CreateIn,
+    ) -> Result<(Entry, Opened)> {
+        self.do_tmpfile(cx, parent, args)
+    }
+
+    fn read(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+        args: &ReadIn,
+        sink: &mut dyn PayloadSink,
+    ) -> Result<usize> {
+        self.do_read(cx, node, args, sink)
+    }
+
+    fn write(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+        args: &WriteIn,
+        source: &mut dyn PayloadSource,
+    ) -> Result<usize> {
+        self.do_write(cx, node, args, source)
+    }
+
+    fn flush(&self, cx: &Context<'_>, node: NodeId, args: &FlushIn) -> Result<()> {
+        self.do_flush(cx, node, args)
+    }
+
+    fn release(&self, _: &Context<'_>, node: NodeId, args: &ReleaseIn) -> Result<()> {
+        self.do_release(node, args)
+    }
+
+    fn fsync(&self, cx: &Context<'_>, node: NodeId, args: &FsyncIn) -> Result<()> {
+        self.do_fsync(cx, node, args)
+    }
+
+    fn opendir(&self, _: &Context<'_>, node: NodeId, _: &OpenIn) -> Result<Opened> {
+        self.do_opendir(node)
+    }
+
+    fn readdir(
+        &self,
+        _: &Context<'_>,
+        node: NodeId,
+        args: &ReadIn,
+        entries: &mut DirentWriter<'_>,
+    ) -> Result<()> {
+        self.do_readdir(node, args, entries)
+    }
+
+    fn readdirplus(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+        args: &ReadIn,
+        entries: &mut DirentPlusWriter<'_>,
+    ) -> Result<()> {
+        self.do_readdirplus(cx, node, args, entries)
+    }
+
+    fn releasedir(&self, _: &Context<'_>, node: NodeId, args: &ReleaseIn) -> Result<()> {
+        self.do_releasedir(node, args)
+    }
+
+    fn fsyncdir(&self, cx: &Context<'_>, node: NodeId, args: &FsyncIn) -> Result<()> {
+        self.do_fsyncdir(cx, node, args)
+    }
+
+    fn statfs(&self, cx: &Context<'_>, node: NodeId) -> Result<Kstatfs> {
+        self.do_statfs(cx, node)
+    }
+
+    fn syncfs(&self, cx: &Context<'_>, node: NodeId) -> Result<()> {
+        self.do_syncfs(cx, node)
+    }
+
+    fn access(&self, cx: &Context<'_>, node: NodeId, args: &AccessIn) -> Result<()> {
+        self.do_access(cx, node, args)
+    }
+
+    fn setxattr(
+        &self,
+        _: &Context<'_>,
+        node: NodeId,
+        name: XattrName<'_>,
+        value: &[u8],
+        flags: u32,
+        _: SetxattrFlags,
+    ) -> Result<()> {
+        self.do_setxattr(node, name, value, flags)
+    }
+
+    fn getxattr(
+        &self,
+        _: &Context<'_>,
+        node: NodeId,
+        name: XattrName<'_>,
+        buffer: &mut [u8],
+    ) -> Result<usize> {
+        self.do_getxattr(node, name, buffer)
+    }
+
+    fn listxattr(&self, _: &Context<'_>, node: NodeId, buffer: &mut [u8]) -> Result<usize> {
+        self.do_listxattr(node, buffer)
+    }
+
+    fn removexattr(&self, _: &Context<'_>, node: NodeId, name: XattrName<'_>) -> Result<()> {
+        self.do_removexattr(node, name)
+    }
+
+    fn lseek(&self, _: &Context<'_>, node: NodeId, args: &LseekIn) -> Result<u64> {
+        self.do_lseek(node, args)
+    }
+
+    fn fallocate(&self, cx: &Context<'_>, node: NodeId, args: &FallocateIn) -> Result<()> {
+        self.do_fallocate(cx, node, args)
+    }
+
+    fn copy_file_range(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+        args: &CopyFileRangeIn,
+    ) -> Result<u64> {
+        self.do_copy_file_range(cx, node, args)
+    }
+}

@@ -1,0 +1,146 @@
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use fuse_fs::abi::{MkdirIn, MknodIn};
+use fuse_fs::flags::RenameFlags;
+use fuse_fs::{Blocking, Context, Entry, Errno, Name, NodeId, Result, SymlinkTarget};
+use rustix::fs::{AtFlags, FileType, Mode, RenameFlags as SysRenameFlags};
+
+use crate::PassthroughFs;
+use crate::attr::{decode_device, stat_fd};
+use crate::inode_table::{Inode, Kind};
+use crate::lookup::Guess;
+use crate::proc::FdName;
+
+/// Permission bits, SUID, SGID and the sticky bit of a mode.
+const PERMISSIONS: u32 = 0o7777;
+
+impl PassthroughFs {
+    pub(crate) fn do_readlink(&self, node: NodeId, buffer: &mut [u8]) -> Result<usize> {
+        let inode = self.inode(node)?;
+        if inode.kind != Kind::Symlink || buffer.is_empty() {
+            return Err(Errno::EINVAL.into());
+        }
+        Ok(rustix::fs::readlinkat_raw(&inode.fd, c"", buffer)?)
+    }
+
+    pub(crate) fn do_symlink(
+        &self,
+        cx: &Context<'_>,
+        parent: NodeId,
+        name: Name<'_>,
+        target: SymlinkTarget<'_>,
+    ) -> Result<Entry> {
+        self.make(cx, parent, name, |dir| {
+            rustix::fs::symlinkat(target.as_c_str(), dir, name.as_c_str())
+        })
+    }
+
+    /// Device nodes are made as any other: what keeps a guest from using them on the host is that
+    /// they are never opened there. Share a directory that is mounted `nodev` where users of the
+    /// host can get at it.
+    pub(crate) fn do_mknod(
+        &self,
+        cx: &Context<'_>,
+        parent: NodeId,
+        name: Name<'_>,
+        args: &MknodIn,
+    ) -> Result<Entry> {
+        let kind = match FileType::from_raw_mode(args.mode) {
+            FileType::Unknown if args.mode & !PERMISSIONS == 0 => FileType::RegularFile,
+            FileType::Unknown | FileType::Directory | FileType::Symlink => {
+                return Err(Errno::EINVAL.into());
+            }
+            kind => kind,
+        };
+        let (major, minor) = decode_device(args.rdev);
+        let device = rustix::fs::makedev(major, minor);
+        let mode = permissions(args.mode);
+        self.make(cx, parent, name, |dir| {
+            rustix::fs::mknodat(dir, name.as_c_str(), kind, mode, device)
+        })
+    }
+
+    pub(crate) fn do_mkdir(
+        &self,
+        cx: &Context<'_>,
+        parent: NodeId,
+        name: Name<'_>,
+        args: &MkdirIn,
+    ) -> Result<Entry> {
+        let mode = permissions(args.mode);
+        self.make(cx, parent, name, |dir| {
+            rustix::fs::mkdirat(dir, name.as_c_str(), mode)
+        })
+    }
+
+    pub(crate) fn do_unlink(&self, parent: NodeId, name: Name<'_>) -> Result<()> {
+        self.remove(parent, name, AtFlags::empty())
+    }
+
+    pub(crate) fn do_rmdir(&self, parent: NodeId, name: Name<'_>) -> Result<()> {
+        self.remove(parent, name, AtFlags::REMOVEDIR)
+    }
+
+    pub(crate) fn do_rename(
+        &self,
+        (parent, name): (NodeId, Name<'_>),
+        (new_parent, new_name): (NodeId, Name<'_>),
+        flags: RenameFlags,
+    ) -> Result<()> {
+        let from = self.directory_inode(parent)?;
+        let to = self.directory_inode(new_parent)?;
+        // The bits are those of renameat2(2).
+        let flags = SysRenameFlags::from_bits_retain(flags.bits());
+        let (name, new_name) = (name.as_c_str(), new_name.as_c_str());
+        Ok(rustix::fs::renameat_with(
+            &from.fd, name, &to.fd, new_name, flags,
+        )?)
+    }
+
+    pub(crate) fn do_link(&self, node: NodeId, parent: NodeId, name: Name<'_>) -> Result<Entry> {
+        let inode = self.inode(node)?;
+        let dir = self.directory_inode(parent)?;
+        let own_name = FdName::new(&inode.fd)?;
+        rustix::fs::linkat(
+            self.proc.dir(),
+            own_name.as_c_str(),
+            &dir.fd,
+            name.as_c_str(),
+            AtFlags::SYMLINK_FOLLOW,
+        )?;
+        let stat = stat_fd(&inode.fd)?;
+        if !self.inodes.claim_node(node, &inode) {
+            return Err(Errno::ESTALE.into());
+        }
+        Ok(self.entry(&dir, node, &stat))
+    }
+
+    /// Makes something that has no descriptor of its own, and looks it up. Should the host put
+    /// another file in its place at that moment, the guest is told of that file.
+    fn make(
+        &self,
+        cx: &Context<'_>,
+        parent: NodeId,
+        name: Name<'_>,
+        make: impl FnOnce(&OwnedFd) -> rustix::io::Result<()>,
+    ) -> Result<Entry> {
+        let dir: Arc<Inode> = self.directory_inode(parent)?;
+        {
+            let _as_caller = self.credentials.assume(cx)?;
+            make(&dir.fd)?;
+        }
+        let (node, stat) = self.find(&dir, name, Guess::Unknown, Blocking::Allowed)?;
+        self.names.remember(parent, name);
+        Ok(self.entry(&dir, node, &stat))
+    }
+
+    fn remove(&self, parent: NodeId, name: Name<'_>, flags: AtFlags) -> Result<()> {
+        let dir = self.directory_inode(parent)?;
+        Ok(rustix::fs::unlinkat(&dir.fd, name.as_c_str(), flags)?)
+    }
+}
+
+pub(crate) fn permissions(mode: u32) -> Mode {
+    Mode::from_raw_mode(mode & PERMISSIONS)
+}
