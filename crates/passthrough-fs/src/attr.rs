@@ -3,32 +3,30 @@ use std::os::fd::AsFd;
 
 use fuse_fs::abi::{Attr, Kstatfs, SetattrIn, Statx as WireStatx, SxTime};
 use fuse_fs::flags::{AttrFlags, SetattrValid};
-use fuse_fs::{Attributes, Context, Errno, Error, NodeId, Result, StatxAttributes};
+use fuse_fs::{Attributes, Context, Errno, NodeId, Result, StatxAttributes};
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, Statx, StatxFlags, StatxTimestamp, Timespec, Timestamps,
-    Uid,
+    AtFlags, FileType, Gid, OFlags, Statx, StatxFlags, StatxTimestamp, Timespec, Timestamps,
+    UTIME_NOW, UTIME_OMIT, Uid,
 };
 
 use crate::PassthroughFs;
 use crate::credentials::KillPrivileges;
 use crate::inode_table::{Identity, Inode, Kind};
+use crate::namespace::permissions;
 use crate::proc::FdName;
-use crate::volume::Storage;
 
 /// What is asked of statx(2), always.
 const MASK: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::MNT_ID);
-/// Bits of a mode that chmod(2) can change.
-const PERMISSIONS: u32 = 0o7777;
 /// Nanoseconds in a second. Larger values have meanings of their own to utimensat(2).
 const SECOND: u32 = 1_000_000_000;
 
 impl PassthroughFs {
-    pub(crate) fn do_getattr(&self, node: NodeId) -> Result<Attributes> {
-        self.attributes(&*self.inode(node)?)
+    pub(crate) fn do_getattr(&self, cx: &Context<'_>, node: NodeId) -> Result<Attributes> {
+        self.attributes(&*self.inode(cx, node)?)
     }
 
-    pub(crate) fn do_statx(&self, node: NodeId) -> Result<StatxAttributes> {
-        let inode = self.inode(node)?;
+    pub(crate) fn do_statx(&self, cx: &Context<'_>, node: NodeId) -> Result<StatxAttributes> {
+        let inode = self.inode(cx, node)?;
         let mask = MASK | StatxFlags::BTIME;
         let stat = rustix::fs::statx(&inode.fd, c"", AtFlags::EMPTY_PATH, mask)?;
         Ok(StatxAttributes {
@@ -44,33 +42,31 @@ impl PassthroughFs {
         node: NodeId,
         args: &SetattrIn,
     ) -> Result<Attributes> {
-        let inode = self.inode(node)?;
-        let valid = args.valid;
-        if valid.contains(SetattrValid::MODE) {
-            self.change_mode(&inode, args.mode)?;
+        let inode = self.inode(cx, node)?;
+        // What is wrong in itself is refused before anything has changed.
+        let (uid, gid) = new_owner(args)?;
+        let times = new_times(args)?;
+        let own_name = FdName::new(&inode.fd)?;
+        let path = own_name.as_c_str();
+        if args.valid.contains(SetattrValid::MODE) {
+            let mode = permissions(args.mode);
+            rustix::fs::chmodat(self.proc.dir(), path, mode, AtFlags::empty())?;
         }
-        if valid.intersects(SetattrValid::UID | SetattrValid::GID) {
-            change_owner(&inode, args)?;
+        if uid.is_some() || gid.is_some() {
+            rustix::fs::chownat(&inode.fd, c"", uid, gid, AtFlags::EMPTY_PATH)?;
         }
-        if valid.contains(SetattrValid::SIZE) {
+        if args.valid.contains(SetattrValid::SIZE) {
             self.change_size(cx, node, &inode, args)?;
         }
-        let times = SetattrValid::ATIME
-            | SetattrValid::MTIME
-            | SetattrValid::ATIME_NOW
-            | SetattrValid::MTIME_NOW;
-        if valid.intersects(times) {
-            self.change_times(&inode, args)?;
+        if let Some(times) = times {
+            rustix::fs::utimensat(self.proc.dir(), path, &times, AtFlags::empty())?;
         }
         // No system call sets the change time; what was changed has just set it to now.
         self.attributes(&inode)
     }
 
     pub(crate) fn do_statfs(&self, cx: &Context<'_>, node: NodeId) -> Result<Kstatfs> {
-        let inode = self.inode(node)?;
-        if !cx.may_block() && inode.volume.storage == Storage::Remote {
-            return Err(Error::WouldBlock);
-        }
+        let inode = self.inode(cx, node)?;
         let stat = rustix::fs::fstatvfs(&inode.fd)?;
         let word = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
         Ok(Kstatfs {
@@ -93,18 +89,6 @@ impl PassthroughFs {
         })
     }
 
-    fn change_mode(&self, inode: &Inode, mode: u32) -> Result<()> {
-        let name = FdName::new(&inode.fd)?;
-        let mode = Mode::from_raw_mode(mode & PERMISSIONS);
-        let empty = AtFlags::empty();
-        Ok(rustix::fs::chmodat(
-            self.proc.dir(),
-            name.as_c_str(),
-            mode,
-            empty,
-        )?)
-    }
-
     fn change_size(
         &self,
         cx: &Context<'_>,
@@ -125,33 +109,9 @@ impl PassthroughFs {
         let _killing = KillPrivileges::begin(kill)?;
         Ok(rustix::fs::ftruncate(&file, args.size)?)
     }
-
-    fn change_times(&self, inode: &Inode, args: &SetattrIn) -> Result<()> {
-        let valid = args.valid;
-        let times = Timestamps {
-            last_access: timespec(
-                valid.contains(SetattrValid::ATIME),
-                valid.contains(SetattrValid::ATIME_NOW),
-                (args.atime, args.atimensec),
-            )?,
-            last_modification: timespec(
-                valid.contains(SetattrValid::MTIME),
-                valid.contains(SetattrValid::MTIME_NOW),
-                (args.mtime, args.mtimensec),
-            )?,
-        };
-        let name = FdName::new(&inode.fd)?;
-        let empty = AtFlags::empty();
-        Ok(rustix::fs::utimensat(
-            self.proc.dir(),
-            name.as_c_str(),
-            &times,
-            empty,
-        )?)
-    }
 }
 
-fn change_owner(inode: &Inode, args: &SetattrIn) -> Result<()> {
+fn new_owner(args: &SetattrIn) -> Result<(Option<Uid>, Option<Gid>)> {
     let wanted = |bit, id| match (args.valid.contains(bit), id) {
         (false, _) => Ok(None),
         // To chown(2) this is no id but "leave as it is".
@@ -160,30 +120,31 @@ fn change_owner(inode: &Inode, args: &SetattrIn) -> Result<()> {
     };
     let uid = wanted(SetattrValid::UID, args.uid)?.map(Uid::from_raw);
     let gid = wanted(SetattrValid::GID, args.gid)?.map(Gid::from_raw);
-    Ok(rustix::fs::chownat(
-        &inode.fd,
-        c"",
-        uid,
-        gid,
-        AtFlags::EMPTY_PATH,
-    )?)
+    Ok((uid, gid))
 }
 
-fn timespec(set: bool, now: bool, (seconds, nanoseconds): (u64, u32)) -> Result<Timespec> {
-    let special = |tv_nsec| Timespec { tv_sec: 0, tv_nsec };
-    if now {
-        return Ok(special(rustix::fs::UTIME_NOW));
-    }
-    if !set {
-        return Ok(special(rustix::fs::UTIME_OMIT));
-    }
-    if nanoseconds >= SECOND {
-        return Err(Errno::EINVAL.into());
-    }
-    Ok(Timespec {
-        tv_sec: seconds.cast_signed(),
-        tv_nsec: nanoseconds.into(),
-    })
+fn new_times(args: &SetattrIn) -> Result<Option<Timestamps>> {
+    let wanted = |set, now, seconds: u64, nanoseconds: u32| {
+        let tv_nsec = if args.valid.contains(now) {
+            UTIME_NOW
+        } else if !args.valid.contains(set) {
+            UTIME_OMIT
+        } else if nanoseconds < SECOND {
+            nanoseconds.into()
+        } else {
+            return Err(Errno::EINVAL);
+        };
+        let tv_sec = seconds.cast_signed();
+        Ok(Timespec { tv_sec, tv_nsec })
+    };
+    let (atime, atime_now) = (SetattrValid::ATIME, SetattrValid::ATIME_NOW);
+    let (mtime, mtime_now) = (SetattrValid::MTIME, SetattrValid::MTIME_NOW);
+    let times = Timestamps {
+        last_access: wanted(atime, atime_now, args.atime, args.atimensec)?,
+        last_modification: wanted(mtime, mtime_now, args.mtime, args.mtimensec)?,
+    };
+    let any = atime | atime_now | mtime | mtime_now;
+    Ok(args.valid.intersects(any).then_some(times))
 }
 
 /// The attributes of an open file.

@@ -1,4 +1,5 @@
 use std::cell::Cell;
+use std::sync::Once;
 
 use fuse_fs::{Context, Errno, Result};
 use rustix::fs::Mode;
@@ -176,7 +177,16 @@ impl Drop for KillPrivileges {
 /// Gives the calling thread a umask of 0 and a working directory of its own, once.
 pub(crate) fn own_umask_and_cwd() -> Result<()> {
     if !HAS_OWN_FS.get() {
-        sys::unshare_umask_and_cwd()?;
+        sys::unshare_umask_and_cwd().map_err(|errno| {
+            static SAID: Once = Once::new();
+            SAID.call_once(|| {
+                tracing::error!(
+                    "a thread cannot have a umask and a working directory of its own ({errno}): \
+                     the seccomp filter must allow unshare(CLONE_FS)"
+                );
+            });
+            Errno::EIO
+        })?;
         rustix::process::umask(Mode::empty());
         HAS_OWN_FS.set(true);
     }
@@ -187,7 +197,12 @@ pub(crate) fn own_umask_and_cwd() -> Result<()> {
 /// directory with SGID would take them for the caller's.
 fn drop_groups() -> Result<()> {
     if !HAS_NO_GROUPS.get() {
-        set_thread_groups(&[])?;
+        // A user namespace may forbid it, which does no harm where there are none.
+        if let Err(errno) = set_thread_groups(&[])
+            && !rustix::process::getgroups().is_ok_and(|groups| groups.is_empty())
+        {
+            return Err(errno.into());
+        }
         HAS_NO_GROUPS.set(true);
     }
     Ok(())

@@ -23,15 +23,17 @@ const MAX_KEPT: usize = 1024;
 impl PassthroughFs {
     pub(crate) fn do_readdir(
         &self,
+        cx: &Context<'_>,
         node: NodeId,
         args: &ReadIn,
         entries: &mut DirentWriter<'_>,
     ) -> Result<()> {
         let directory = self.open_directory(args.fh, node)?;
+        directory.volume.check_reachable(cx)?;
         let mut stream = lock(&directory);
         let result = stream.read(&directory.fd, args.offset, |entry| {
             if entries.push(entry.ino, entry.next, entry.kind.into(), entry.name) {
-                Ok(Step::Next)
+                Ok(Step::Listed)
             } else {
                 Ok(Step::Full)
             }
@@ -47,18 +49,18 @@ impl PassthroughFs {
         entries: &mut DirentPlusWriter<'_>,
     ) -> Result<()> {
         let directory = self.open_directory(args.fh, node)?;
-        let inode = self.directory_inode(node)?;
+        let inode = self.directory_inode(cx, node)?;
         let mut stream = lock(&directory);
         let result = stream.read(&directory.fd, args.offset, |entry| {
             if !entries.fits(entry.name) {
                 return Ok(Step::Full);
             }
             match self.look_up_listed(cx, node, &inode, entry)? {
-                Listed::Gone => Ok(Step::Next),
+                Listed::Gone => Ok(Step::Skipped),
                 Listed::There(found) => {
                     let kind = entry.kind.into();
                     if entries.push(found, entry.ino, entry.next, kind, entry.name) {
-                        return Ok(Step::Next);
+                        return Ok(Step::Listed);
                     }
                     self.inodes.forget(found.nodeid, 1);
                     Ok(Step::Full)
@@ -136,7 +138,9 @@ fn lock(directory: &OpenDirectory) -> MutexGuard<'_, Stream> {
 /// Whether more entries are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
-    Next,
+    Listed,
+    /// There is no such entry any more.
+    Skipped,
     /// This entry did not fit and is the first of the next list.
     Full,
 }
@@ -181,10 +185,12 @@ impl Stream {
         mut list: impl FnMut(&RawEntry<'_>) -> Result<Step>,
     ) -> Result<Step> {
         let mut window = self.window_at(fd, cookie)?;
+        let mut outcome = Step::Skipped;
         loop {
             while let Some(entry) = window.first() {
                 match list(&entry) {
-                    Ok(Step::Next) => {}
+                    Ok(Step::Listed) => outcome = Step::Listed,
+                    Ok(Step::Skipped) => {}
                     stop => {
                         self.keep(window);
                         return stop;
@@ -194,27 +200,38 @@ impl Stream {
                 window.start = window.start.saturating_add(len);
                 window.cookie = next;
             }
-            window.start = 0;
-            // Where the host fails, its position is not known.
-            self.position = None;
-            window.end = sys::getdents64(fd.as_fd(), &mut window.chunk)?;
-            if window.end == 0 {
-                self.position = Some(window.cookie);
-                return Ok(Step::Next);
+            // The guest asks until it gets nothing. A chunk far from full was likely the last one:
+            // that question, which comes anyway, finds out.
+            if outcome == Step::Listed && window.end < CHUNK / 2 {
+                return Ok(outcome);
             }
-            self.position = window.last_cookie();
+            self.fill(fd, &mut window)?;
+            if window.end == 0 {
+                return Ok(outcome);
+            }
         }
+    }
+
+    /// Reads the next entries; none at the end of the directory.
+    fn fill(&mut self, fd: &OwnedFd, window: &mut Window) -> Result<()> {
+        // Where the host fails, its position is not known. Nor is the start of a directory at the
+        // end of one that has no entries at all.
+        self.position = None;
+        window.start = 0;
+        window.end = sys::getdents64(fd.as_fd(), &mut window.chunk)?;
+        self.position = match window.last_cookie() {
+            None => Some(window.cookie).filter(|&cookie| cookie != 0),
+            last => last,
+        };
+        Ok(())
     }
 
     /// The entries kept, if the first of them is the one wanted; else none, with the descriptor
     /// moved to where they will be read from.
     fn window_at(&mut self, fd: &OwnedFd, cookie: u64) -> Result<Window> {
-        // Cookie 0 is the start of the directory as it is now, not as it was.
-        if let Some(kept) = self
-            .kept
-            .take()
-            .filter(|kept| kept.cookie == cookie && cookie != 0)
-        {
+        // From the start, a directory is listed as it is now, not as it was.
+        let wanted = |kept: &Kept| kept.cookie == cookie && cookie != 0;
+        if let Some(kept) = self.kept.take().filter(wanted) {
             return Ok(Window {
                 cookie,
                 chunk: kept.chunk,
@@ -222,9 +239,7 @@ impl Stream {
                 end: kept.end,
             });
         }
-        if self.position != Some(cookie) || cookie == 0 {
-            // Not only to get there: a directory that was read to its end stays at its end, and
-            // going back to the start makes the host look again.
+        if self.position != Some(cookie) {
             self.position = None;
             rustix::fs::seek(fd, SeekFrom::Start(cookie))?;
             self.position = Some(cookie);

@@ -8,7 +8,6 @@ use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 use crate::PassthroughFs;
 use crate::credentials::KillPrivileges;
 use crate::handle_table::{Durability, OpenFile};
-use crate::volume::Learned;
 
 /// Most bytes copied in one request, so that none takes for ever. The guest asks for the rest.
 const MAX_COPY: u64 = 1 << 30;
@@ -31,12 +30,19 @@ impl PassthroughFs {
         let file = self.file(args.fh, node)?;
         let size = usize::try_from(args.size).unwrap_or(usize::MAX);
         check_range(args.offset, size)?;
-        let wait = wait(cx, &file, &file.volume.reads_without_waiting);
-        match read_all(&file, args.offset, size, sink, wait) {
-            Err(Error::Errno(Errno::EOPNOTSUPP)) if wait == Wait::Never => {
-                file.volume.reads_without_waiting.refuted();
+        if file.volume.check_may_wait(cx).is_ok() {
+            return read_all(&file, args.offset, size, sink, IoFlags::empty());
+        }
+        let learned = &file.volume.reads_without_waiting;
+        if !learned.holds() {
+            return Err(Error::WouldBlock);
+        }
+        match read_all(&file, args.offset, size, sink, IoFlags::NOWAIT) {
+            Err(Error::Errno(Errno::EOPNOTSUPP)) => {
+                learned.refuted();
                 Err(Error::WouldBlock)
             }
+            Err(Error::Errno(Errno::EAGAIN)) => Err(Error::WouldBlock),
             result => result,
         }
     }
@@ -51,8 +57,9 @@ impl PassthroughFs {
         let file = self.file(args.fh, node)?;
         let size = usize::try_from(args.size).unwrap_or(usize::MAX);
         check_range(args.offset, size)?;
-        if file.durability == Durability::Synchronous && must_not_wait(cx, &file) {
-            return Err(Error::WouldBlock);
+        file.volume.check_reachable(cx)?;
+        if file.durability == Durability::Synchronous {
+            file.volume.check_may_wait(cx)?;
         }
         let mut flags = IoFlags::empty();
         // Pages that are written back have their places; only the caller of write(2) appends.
@@ -86,9 +93,7 @@ impl PassthroughFs {
         if !FALLOCATE_MODES.contains(mode) {
             return Err(Errno::EOPNOTSUPP.into());
         }
-        if must_not_wait(cx, &file) {
-            return Err(Error::WouldBlock);
-        }
+        file.volume.check_may_wait(cx)?;
         let _killing = KillPrivileges::begin(self.kills_privileges())?;
         Ok(rustix::fs::fallocate(
             &file.fd,
@@ -109,9 +114,8 @@ impl PassthroughFs {
         if args.flags != 0 {
             return Err(Errno::EINVAL.into());
         }
-        if must_not_wait(cx, &source) || must_not_wait(cx, &destination) {
-            return Err(Error::WouldBlock);
-        }
+        source.volume.check_may_wait(cx)?;
+        destination.volume.check_may_wait(cx)?;
         let len = usize::try_from(args.len.min(MAX_COPY)).unwrap_or(usize::MAX);
         let (mut from, mut to) = (args.off_in, args.off_out);
         let _killing = KillPrivileges::begin(self.kills_privileges())?;
@@ -126,37 +130,6 @@ impl PassthroughFs {
     }
 }
 
-/// Whether a transfer may wait for storage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wait {
-    Allowed,
-    /// The system call is told not to.
-    Never,
-}
-
-impl Wait {
-    fn flags(self) -> IoFlags {
-        match self {
-            Self::Allowed => IoFlags::empty(),
-            Self::Never => IoFlags::NOWAIT,
-        }
-    }
-}
-
-/// Whether what surely waits for storage is to be put off. In memory nothing does.
-pub(crate) fn must_not_wait(cx: &Context<'_>, file: &OpenFile) -> bool {
-    !cx.may_block() && !file.volume.is_in_memory()
-}
-
-fn wait(cx: &Context<'_>, file: &OpenFile, without_waiting: &Learned) -> Wait {
-    let _ = without_waiting;
-    if must_not_wait(cx, file) {
-        Wait::Never
-    } else {
-        Wait::Allowed
-    }
-}
-
 /// Reads until `size` bytes are there or the file ends: fewer than asked for are the end of the
 /// file to the guest. Where the rest would have to be waited for, all of it is asked for again.
 fn read_all(
@@ -164,20 +137,17 @@ fn read_all(
     offset: u64,
     size: usize,
     sink: &mut dyn PayloadSink,
-    wait: Wait,
+    flags: IoFlags,
 ) -> Result<usize> {
     let mut done = 0_usize;
     while done < size {
         let at = offset.saturating_add(done as u64);
         let left = size.saturating_sub(done);
-        match sink.write_from_file(file.fd.as_fd(), at, left, wait.flags()) {
+        match sink.write_from_file(file.fd.as_fd(), at, left, flags) {
             Ok(0) => break,
             Ok(read) => done = done.saturating_add(read),
             Err(error) => match Error::from(error) {
                 Error::Errno(Errno::EINTR) => {}
-                Error::Errno(Errno::EAGAIN) if wait == Wait::Never => {
-                    return Err(Error::WouldBlock);
-                }
                 error => return Err(error),
             },
         }
@@ -196,7 +166,7 @@ fn write_all(
     flags: IoFlags,
 ) -> Result<usize> {
     let learned = &file.volume.writes_without_waiting;
-    let mut nowait = if must_not_wait(cx, file) && learned.holds() {
+    let mut nowait = if file.volume.check_may_wait(cx).is_err() && learned.holds() {
         IoFlags::NOWAIT
     } else {
         IoFlags::empty()

@@ -174,7 +174,10 @@ impl FileSystem for PassthroughFs {
         negotiation.enable(InitFlags::READDIRPLUS_AUTO);
         negotiation.enable(InitFlags::CREATE_SUPP_GROUP);
         let submounts = negotiation.enable(InitFlags::SUBMOUNTS);
-        let kills_privileges = negotiation.enable(InitFlags::HANDLE_KILLPRIV_V2);
+        // Without it the guest clears SUID and SGID by itself, for which it reads an attribute
+        // before each write, if it can. Where it cannot, it is the cheaper way.
+        let kills_privileges =
+            self.xattr == Xattr::On && negotiation.enable(InitFlags::HANDLE_KILLPRIV_V2);
         self.submounts.store(submounts, Ordering::Relaxed);
         self.kills_privileges
             .store(kills_privileges, Ordering::Relaxed);
@@ -194,20 +197,20 @@ impl FileSystem for PassthroughFs {
         self.inodes.forget(node, nlookup);
     }
 
-    fn getattr(&self, _: &Context<'_>, node: NodeId, _: Option<Handle>) -> Result<Attributes> {
-        self.do_getattr(node)
+    fn getattr(&self, cx: &Context<'_>, node: NodeId, _: Option<Handle>) -> Result<Attributes> {
+        self.do_getattr(cx, node)
     }
 
-    fn statx(&self, _: &Context<'_>, node: NodeId, _: &StatxIn) -> Result<StatxAttributes> {
-        self.do_statx(node)
+    fn statx(&self, cx: &Context<'_>, node: NodeId, _: &StatxIn) -> Result<StatxAttributes> {
+        self.do_statx(cx, node)
     }
 
     fn setattr(&self, cx: &Context<'_>, node: NodeId, args: &SetattrIn) -> Result<Attributes> {
         self.do_setattr(cx, node, args)
     }
 
-    fn readlink(&self, _: &Context<'_>, node: NodeId, buffer: &mut [u8]) -> Result<usize> {
-        self.do_readlink(node, buffer)
+    fn readlink(&self, cx: &Context<'_>, node: NodeId, buffer: &mut [u8]) -> Result<usize> {
+        self.do_readlink(cx, node, buffer)
     }
 
     fn symlink(
@@ -240,28 +243,34 @@ impl FileSystem for PassthroughFs {
         self.do_mkdir(cx, parent, name, args)
     }
 
-    fn unlink(&self, _: &Context<'_>, parent: NodeId, name: Name<'_>) -> Result<()> {
-        self.do_unlink(parent, name)
+    fn unlink(&self, cx: &Context<'_>, parent: NodeId, name: Name<'_>) -> Result<()> {
+        self.do_unlink(cx, parent, name)
     }
 
-    fn rmdir(&self, _: &Context<'_>, parent: NodeId, name: Name<'_>) -> Result<()> {
-        self.do_rmdir(parent, name)
+    fn rmdir(&self, cx: &Context<'_>, parent: NodeId, name: Name<'_>) -> Result<()> {
+        self.do_rmdir(cx, parent, name)
     }
 
     fn rename(
         &self,
-        _: &Context<'_>,
+        cx: &Context<'_>,
         parent: NodeId,
         name: Name<'_>,
         new_parent: NodeId,
         new_name: Name<'_>,
         flags: RenameFlags,
     ) -> Result<()> {
-        self.do_rename((parent, name), (new_parent, new_name), flags)
+        self.do_rename(cx, (parent, name), (new_parent, new_name), flags)
     }
 
-    fn link(&self, _: &Context<'_>, node: NodeId, parent: NodeId, name: Name<'_>) -> Result<Entry> {
-        self.do_link(node, parent, name)
+    fn link(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+        parent: NodeId,
+        name: Name<'_>,
+    ) -> Result<Entry> {
+        self.do_link(cx, node, parent, name)
     }
 
     fn open(&self, cx: &Context<'_>, node: NodeId, args: &OpenIn) -> Result<Opened> {
@@ -319,18 +328,18 @@ impl FileSystem for PassthroughFs {
         self.do_fsync(cx, node, args)
     }
 
-    fn opendir(&self, _: &Context<'_>, node: NodeId, _: &OpenIn) -> Result<Opened> {
-        self.do_opendir(node)
+    fn opendir(&self, cx: &Context<'_>, node: NodeId, _: &OpenIn) -> Result<Opened> {
+        self.do_opendir(cx, node)
     }
 
     fn readdir(
         &self,
-        _: &Context<'_>,
+        cx: &Context<'_>,
         node: NodeId,
         args: &ReadIn,
         entries: &mut DirentWriter<'_>,
     ) -> Result<()> {
-        self.do_readdir(node, args, entries)
+        self.do_readdir(cx, node, args, entries)
     }
 
     fn readdirplus(
@@ -365,32 +374,32 @@ impl FileSystem for PassthroughFs {
 
     fn setxattr(
         &self,
-        _: &Context<'_>,
+        cx: &Context<'_>,
         node: NodeId,
         name: XattrName<'_>,
         value: &[u8],
         flags: u32,
         _: SetxattrFlags,
     ) -> Result<()> {
-        self.do_setxattr(node, name, value, flags)
+        self.do_setxattr(cx, node, name, value, flags)
     }
 
     fn getxattr(
         &self,
-        _: &Context<'_>,
+        cx: &Context<'_>,
         node: NodeId,
         name: XattrName<'_>,
         buffer: &mut [u8],
     ) -> Result<usize> {
-        self.do_getxattr(node, name, buffer)
+        self.do_getxattr(cx, node, name, buffer)
     }
 
-    fn listxattr(&self, _: &Context<'_>, node: NodeId, buffer: &mut [u8]) -> Result<usize> {
-        self.do_listxattr(node, buffer)
+    fn listxattr(&self, cx: &Context<'_>, node: NodeId, buffer: &mut [u8]) -> Result<usize> {
+        self.do_listxattr(cx, node, buffer)
     }
 
-    fn removexattr(&self, _: &Context<'_>, node: NodeId, name: XattrName<'_>) -> Result<()> {
-        self.do_removexattr(node, name)
+    fn removexattr(&self, cx: &Context<'_>, node: NodeId, name: XattrName<'_>) -> Result<()> {
+        self.do_removexattr(cx, node, name)
     }
 
     fn lseek(&self, _: &Context<'_>, node: NodeId, args: &LseekIn) -> Result<u64> {

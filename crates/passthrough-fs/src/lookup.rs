@@ -31,7 +31,7 @@ impl PassthroughFs {
         parent: NodeId,
         name: Name<'_>,
     ) -> Result<Entry> {
-        let dir = self.directory_inode(parent)?;
+        let dir = self.directory_inode(cx, parent)?;
         let guess = self.names.guess(parent, name);
         match self.find(&dir, name, guess, cx.blocking) {
             Ok((node, stat)) => {
@@ -114,12 +114,16 @@ impl PassthroughFs {
         }
     }
 
-    pub(crate) fn inode(&self, node: NodeId) -> Result<Arc<Inode>> {
-        self.inodes.get(node).ok_or(Errno::ESTALE.into())
+    /// The inode of `node`. Where that is on another machine, whatever is done with it may wait.
+    pub(crate) fn inode(&self, cx: &Context<'_>, node: NodeId) -> Result<Arc<Inode>> {
+        let inode = self.inodes.get(node).ok_or(Errno::ESTALE)?;
+        inode.volume.check_reachable(cx)?;
+        Ok(inode)
     }
 
-    pub(crate) fn directory_inode(&self, node: NodeId) -> Result<Arc<Inode>> {
-        let inode = self.inode(node)?;
+    /// The inode of the directory `node`.
+    pub(crate) fn directory_inode(&self, cx: &Context<'_>, node: NodeId) -> Result<Arc<Inode>> {
+        let inode = self.inode(cx, node)?;
         match inode.kind {
             Kind::Directory => Ok(inode),
             _ => Err(Errno::ENOTDIR.into()),

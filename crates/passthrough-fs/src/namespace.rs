@@ -16,8 +16,13 @@ use crate::proc::FdName;
 const PERMISSIONS: u32 = 0o7777;
 
 impl PassthroughFs {
-    pub(crate) fn do_readlink(&self, node: NodeId, buffer: &mut [u8]) -> Result<usize> {
-        let inode = self.inode(node)?;
+    pub(crate) fn do_readlink(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+        buffer: &mut [u8],
+    ) -> Result<usize> {
+        let inode = self.inode(cx, node)?;
         if inode.kind != Kind::Symlink || buffer.is_empty() {
             return Err(Errno::EINVAL.into());
         }
@@ -74,22 +79,23 @@ impl PassthroughFs {
         })
     }
 
-    pub(crate) fn do_unlink(&self, parent: NodeId, name: Name<'_>) -> Result<()> {
-        self.remove(parent, name, AtFlags::empty())
+    pub(crate) fn do_unlink(&self, cx: &Context<'_>, parent: NodeId, name: Name<'_>) -> Result<()> {
+        self.remove(cx, parent, name, AtFlags::empty())
     }
 
-    pub(crate) fn do_rmdir(&self, parent: NodeId, name: Name<'_>) -> Result<()> {
-        self.remove(parent, name, AtFlags::REMOVEDIR)
+    pub(crate) fn do_rmdir(&self, cx: &Context<'_>, parent: NodeId, name: Name<'_>) -> Result<()> {
+        self.remove(cx, parent, name, AtFlags::REMOVEDIR)
     }
 
     pub(crate) fn do_rename(
         &self,
+        cx: &Context<'_>,
         (parent, name): (NodeId, Name<'_>),
         (new_parent, new_name): (NodeId, Name<'_>),
         flags: RenameFlags,
     ) -> Result<()> {
-        let from = self.directory_inode(parent)?;
-        let to = self.directory_inode(new_parent)?;
+        let from = self.directory_inode(cx, parent)?;
+        let to = self.directory_inode(cx, new_parent)?;
         // The bits are those of renameat2(2).
         let flags = SysRenameFlags::from_bits_retain(flags.bits());
         let (name, new_name) = (name.as_c_str(), new_name.as_c_str());
@@ -98,9 +104,15 @@ impl PassthroughFs {
         )?)
     }
 
-    pub(crate) fn do_link(&self, node: NodeId, parent: NodeId, name: Name<'_>) -> Result<Entry> {
-        let inode = self.inode(node)?;
-        let dir = self.directory_inode(parent)?;
+    pub(crate) fn do_link(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+        parent: NodeId,
+        name: Name<'_>,
+    ) -> Result<Entry> {
+        let inode = self.inode(cx, node)?;
+        let dir = self.directory_inode(cx, parent)?;
         let own_name = FdName::new(&inode.fd)?;
         rustix::fs::linkat(
             self.proc.dir(),
@@ -125,7 +137,7 @@ impl PassthroughFs {
         name: Name<'_>,
         make: impl FnOnce(&OwnedFd) -> rustix::io::Result<()>,
     ) -> Result<Entry> {
-        let dir: Arc<Inode> = self.directory_inode(parent)?;
+        let dir: Arc<Inode> = self.directory_inode(cx, parent)?;
         {
             let _as_caller = self.credentials.assume(cx)?;
             make(&dir.fd)?;
@@ -135,8 +147,14 @@ impl PassthroughFs {
         Ok(self.entry(&dir, node, &stat))
     }
 
-    fn remove(&self, parent: NodeId, name: Name<'_>, flags: AtFlags) -> Result<()> {
-        let dir = self.directory_inode(parent)?;
+    fn remove(
+        &self,
+        cx: &Context<'_>,
+        parent: NodeId,
+        name: Name<'_>,
+        flags: AtFlags,
+    ) -> Result<()> {
+        let dir = self.directory_inode(cx, parent)?;
         Ok(rustix::fs::unlinkat(&dir.fd, name.as_c_str(), flags)?)
     }
 }

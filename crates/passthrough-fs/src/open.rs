@@ -29,12 +29,12 @@ const HONOURED: OFlags = OFlags::RWMODE
 
 impl PassthroughFs {
     pub(crate) fn do_open(&self, cx: &Context<'_>, node: NodeId, args: &OpenIn) -> Result<Opened> {
-        let inode = self.inode(node)?;
+        let inode = self.inode(cx, node)?;
         self.open_file(cx, node, &inode, args.flags, args.open_flags)
     }
 
-    pub(crate) fn do_opendir(&self, node: NodeId) -> Result<Opened> {
-        let inode = self.directory_inode(node)?;
+    pub(crate) fn do_opendir(&self, cx: &Context<'_>, node: NodeId) -> Result<Opened> {
+        let inode = self.directory_inode(cx, node)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         let directory = OpenDirectory {
             node,
@@ -58,7 +58,7 @@ impl PassthroughFs {
         name: Name<'_>,
         args: &CreateIn,
     ) -> Result<(Entry, Opened)> {
-        let dir = self.directory_inode(parent)?;
+        let dir = self.directory_inode(cx, parent)?;
         let flags = OFlags::from_bits_retain(args.flags);
         // With O_EXCL always: without, an existing FIFO or device node would be opened.
         let create = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -70,7 +70,7 @@ impl PassthroughFs {
         };
         self.names.remember(parent, name);
         match made {
-            Ok(fd) => self.adopt_created(&dir, fd, args.flags),
+            Ok(fd) => self.adopt_created(cx, &dir, fd, args.flags),
             Err(SysErrno::EXIST) if !flags.contains(OFlags::EXCL) => {
                 self.open_existing(cx, &dir, name, args)
             }
@@ -84,14 +84,14 @@ impl PassthroughFs {
         parent: NodeId,
         args: &CreateIn,
     ) -> Result<(Entry, Opened)> {
-        let dir = self.directory_inode(parent)?;
+        let dir = self.directory_inode(cx, parent)?;
         let exclusive = OFlags::from_bits_retain(args.flags) & OFlags::EXCL;
         let flags = honoured(args.flags)? | exclusive | OFlags::TMPFILE | OFlags::CLOEXEC;
         let fd = {
             let _as_caller = self.credentials.assume(cx)?;
             rustix::fs::openat2(&dir.fd, c".", flags, permissions(args.mode), RESOLVE)?
         };
-        self.adopt_created(&dir, fd, args.flags)
+        self.adopt_created(cx, &dir, fd, args.flags)
     }
 
     pub(crate) fn do_release(&self, node: NodeId, args: &ReleaseIn) -> Result<()> {
@@ -162,7 +162,7 @@ impl PassthroughFs {
     ) -> Result<(Entry, Opened)> {
         let (node, stat) = self.find(dir, name, Guess::Unknown, cx.blocking)?;
         let opened = self
-            .inode(node)
+            .inode(cx, node)
             .and_then(|inode| self.open_file(cx, node, &inode, args.flags, args.open_flags));
         match opened {
             Ok(opened) => Ok((self.entry(dir, node, &stat), opened)),
@@ -174,12 +174,18 @@ impl PassthroughFs {
     }
 
     /// Tells the guest of a file that was just created, of which `fd` is the only descriptor.
-    fn adopt_created(&self, dir: &Inode, fd: OwnedFd, flags: u32) -> Result<(Entry, Opened)> {
+    fn adopt_created(
+        &self,
+        cx: &Context<'_>,
+        dir: &Inode,
+        fd: OwnedFd,
+        flags: u32,
+    ) -> Result<(Entry, Opened)> {
         let stat: Statx = stat_fd(&fd)?;
         let pin = self.proc.reopen(&fd, OFlags::PATH)?;
         let node = self.adopt(dir, pin, &stat)?;
         let kept = self
-            .inode(node)
+            .inode(cx, node)
             .and_then(|inode| self.keep_open(node, fd, &inode.volume, honoured(flags)?));
         match kept {
             Ok(opened) => Ok((self.entry(dir, node, &stat), opened)),

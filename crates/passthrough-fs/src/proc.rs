@@ -88,11 +88,12 @@ mod tests {
 
     #[test]
     fn a_descriptor_is_named_by_its_number() {
-        let file = tempfile::tempfile().unwrap();
+        let file = std::fs::File::open("/dev/null").unwrap();
         let name = FdName::new(&file).unwrap();
         assert_eq!(
             name.as_c_str().to_str().unwrap(),
             file.as_raw_fd().to_string()
         );
+        assert_eq!(i32::MAX.to_string().len() + 1, NAME_LEN);
     }
 }

@@ -1,11 +1,11 @@
 use fuse_fs::abi::{FlushIn, FsyncIn};
 use fuse_fs::flags::FsyncFlags;
-use fuse_fs::{Context, Errno, Error, NodeId, Result};
+use fuse_fs::{Context, Errno, NodeId, Result};
 use rustix::fs::OFlags;
 use std::os::fd::OwnedFd;
 
 use crate::inode_table::Kind;
-use crate::volume::{Storage, Volume};
+use crate::volume::Storage;
 use crate::{PassthroughFs, sys};
 
 impl PassthroughFs {
@@ -16,26 +16,26 @@ impl PassthroughFs {
         if file.volume.storage != Storage::Remote {
             return Ok(());
         }
-        check_may_wait(cx, &file.volume)?;
+        file.volume.check_reachable(cx)?;
         Ok(sys::close(rustix::io::fcntl_dupfd_cloexec(&file.fd, 0)?)?)
     }
 
     pub(crate) fn do_fsync(&self, cx: &Context<'_>, node: NodeId, args: &FsyncIn) -> Result<()> {
         let file = self.file(args.fh, node)?;
-        check_may_wait(cx, &file.volume)?;
+        file.volume.check_may_wait(cx)?;
         fsync(&file.fd, args)
     }
 
     pub(crate) fn do_fsyncdir(&self, cx: &Context<'_>, node: NodeId, args: &FsyncIn) -> Result<()> {
         let directory = self.open_directory(args.fh, node)?;
-        check_may_wait(cx, &directory.volume)?;
+        directory.volume.check_may_wait(cx)?;
         fsync(&directory.fd, args)
     }
 
     /// syncfs(2) takes no descriptor that was opened with O_PATH.
     pub(crate) fn do_syncfs(&self, cx: &Context<'_>, node: NodeId) -> Result<()> {
-        let inode = self.inode(node)?;
-        check_may_wait(cx, &inode.volume)?;
+        let inode = self.inode(cx, node)?;
+        inode.volume.check_may_wait(cx)?;
         let flags = match inode.kind {
             Kind::Directory => OFlags::RDONLY | OFlags::DIRECTORY,
             Kind::Regular => OFlags::RDONLY,
@@ -43,14 +43,6 @@ impl PassthroughFs {
         };
         let fd = self.proc.reopen(&inode.fd, flags)?;
         Ok(rustix::fs::syncfs(&fd)?)
-    }
-}
-
-fn check_may_wait(cx: &Context<'_>, volume: &Volume) -> Result<()> {
-    if cx.may_block() || volume.is_in_memory() {
-        Ok(())
-    } else {
-        Err(Error::WouldBlock)
     }
 }
 

@@ -2,6 +2,8 @@ use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use fuse_fs::{Context, Error, Result};
+
 /// Magic numbers of filesystems in memory (statfs(2)).
 const IN_MEMORY: [u32; 3] = [0x0102_1994, 0x8584_58f6, 0x9584_58f6];
 /// Magic numbers of common filesystems on local storage: ext2 to ext4, XFS, Btrfs, F2FS, overlay,
@@ -88,6 +90,22 @@ impl Volumes {
 }
 
 impl Volume {
+    /// Refuses what is on another machine where nothing may wait: there, everything may.
+    pub(crate) fn check_reachable(&self, cx: &Context<'_>) -> Result<()> {
+        if self.storage == Storage::Remote && !cx.may_block() {
+            return Err(Error::WouldBlock);
+        }
+        Ok(())
+    }
+
+    /// Refuses what surely waits for storage where nothing may wait.
+    pub(crate) fn check_may_wait(&self, cx: &Context<'_>) -> Result<()> {
+        if self.storage != Storage::Memory && !cx.may_block() {
+            return Err(Error::WouldBlock);
+        }
+        Ok(())
+    }
+
     pub(crate) fn is_on(&self, dev: (u32, u32)) -> bool {
         self.dev == dev
     }

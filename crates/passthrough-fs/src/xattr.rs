@@ -4,7 +4,7 @@
 //! must not be opened for that. So the calling thread, which has a working directory of its own,
 //! goes to `/proc/self/fd`, where the inode has a path of one component (proc(5)).
 
-use fuse_fs::{Errno, NodeId, Result, XattrName};
+use fuse_fs::{Context, Errno, NodeId, Result, XattrName};
 use rustix::fs::XattrFlags;
 
 use crate::PassthroughFs;
@@ -18,6 +18,7 @@ const HIDDEN: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_defau
 impl PassthroughFs {
     pub(crate) fn do_setxattr(
         &self,
+        cx: &Context<'_>,
         node: NodeId,
         name: XattrName<'_>,
         value: &[u8],
@@ -25,19 +26,20 @@ impl PassthroughFs {
     ) -> Result<()> {
         self.check_xattr(name)?;
         let flags = XattrFlags::from_bits_retain(flags);
-        self.with_path(node, |path| {
+        self.with_path(cx, node, |path| {
             rustix::fs::setxattr(path.as_c_str(), name.as_c_str(), value, flags)
         })
     }
 
     pub(crate) fn do_getxattr(
         &self,
+        cx: &Context<'_>,
         node: NodeId,
         name: XattrName<'_>,
         buffer: &mut [u8],
     ) -> Result<usize> {
         self.check_xattr(name)?;
-        self.with_path(node, |path| {
+        self.with_path(cx, node, |path| {
             // The crate asks for the length with a call of its own.
             if buffer.is_empty() {
                 rustix::fs::getxattr_query(path.as_c_str(), name.as_c_str())
@@ -49,20 +51,32 @@ impl PassthroughFs {
 
     /// The length alone, which an empty buffer asks for, counts the hidden names too: the list may
     /// turn out shorter, as it may whenever the file has changed in between.
-    pub(crate) fn do_listxattr(&self, node: NodeId, buffer: &mut [u8]) -> Result<usize> {
+    pub(crate) fn do_listxattr(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+        buffer: &mut [u8],
+    ) -> Result<usize> {
         self.check_xattrs()?;
         if buffer.is_empty() {
-            return self.with_path(node, |path| rustix::fs::listxattr_query(path.as_c_str()));
+            return self.with_path(cx, node, |path| {
+                rustix::fs::listxattr_query(path.as_c_str())
+            });
         }
-        let len = self.with_path(node, |path| {
+        let len = self.with_path(cx, node, |path| {
             rustix::fs::listxattr(path.as_c_str(), &mut *buffer)
         })?;
         Ok(remove_hidden(buffer, len))
     }
 
-    pub(crate) fn do_removexattr(&self, node: NodeId, name: XattrName<'_>) -> Result<()> {
+    pub(crate) fn do_removexattr(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+        name: XattrName<'_>,
+    ) -> Result<()> {
         self.check_xattr(name)?;
-        self.with_path(node, |path| {
+        self.with_path(cx, node, |path| {
             rustix::fs::removexattr(path.as_c_str(), name.as_c_str())
         })
     }
@@ -84,10 +98,11 @@ impl PassthroughFs {
 
     fn with_path<T>(
         &self,
+        cx: &Context<'_>,
         node: NodeId,
         call: impl FnOnce(&FdName) -> rustix::io::Result<T>,
     ) -> Result<T> {
-        let inode = self.inode(node)?;
+        let inode = self.inode(cx, node)?;
         own_umask_and_cwd()?;
         rustix::process::fchdir(self.proc.dir())?;
         Ok(call(&FdName::new(&inode.fd)?)?)
