@@ -1,0 +1,133 @@
+//! The back-end of a virtio-fs device, as a program: shares a directory of the host with a virtual
+//! machine, with the options of the reference daemon.
+
+mod limits;
+mod options;
+mod signals;
+mod socket;
+
+use std::io::{self, IsTerminal as _};
+use std::os::unix::net::UnixListener;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use fuse_fs::{Access, Serve, Session, SessionConfig};
+use passthrough_fs::{Config, PassthroughFs, Xattr};
+use rustix::fs::Mode;
+use rustix::process::umask;
+use vhost_user_fs::{Backend, BackendConfig, ConfigError, Daemon, DaemonError};
+use virtio_fs_queue::Pool;
+
+use crate::cli;
+use options::Options;
+pub use options::{CacheMode, LogLevel};
+use signals::Signals;
+use socket::BoundSocket;
+
+/// What the program is called.
+pub const NAME: &str = "virtiofsd";
+
+/// What `--print-capabilities` prints (QEMU's `docs/interop/vhost-user.json`). That options are
+/// separate, not packed into `-o`, is what libvirt asks for.
+const CAPABILITIES: &str = r#"{
+  "type": "fs",
+  "features": [
+    "separate-options"
+  ]
+}"#;
+
+/// Why the daemon cannot serve.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Signals(#[from] signals::Error),
+    #[error(transparent)]
+    Filesystem(#[from] passthrough_fs::NewError),
+    #[error(transparent)]
+    Socket(#[from] socket::Error),
+    #[error("--num-request-queues: {0}")]
+    Backend(#[from] ConfigError),
+    #[error(transparent)]
+    Daemon(#[from] DaemonError),
+}
+
+/// Runs the program with the arguments of this process, until SIGTERM or SIGINT.
+///
+/// Ends with 0 after a signal, 1 where the daemon cannot serve, 2 where it was called wrongly.
+#[must_use]
+pub fn main() -> ExitCode {
+    let options = match cli::parse::<Options>() {
+        Ok(options) => options,
+        Err(code) => return code,
+    };
+    if options.print_capabilities {
+        println!("{CAPABILITIES}");
+        return ExitCode::SUCCESS;
+    }
+    start_log(&options);
+    match serve(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => cli::failure(NAME, &error),
+    }
+}
+
+fn start_log(options: &Options) {
+    tracing_subscriber::fmt()
+        .with_max_level(options.log_filter())
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+}
+
+fn serve(options: &Options) -> Result<(), Error> {
+    // Before there is anything that a signal would leave behind.
+    let signals = Signals::catch()?;
+    limits::raise_open_files();
+    let filesystem = filesystem(options)?;
+    let (listener, _bound) = listen(options)?;
+    // The guest's kernel has applied its own mask to the modes that it asks for.
+    umask(Mode::empty());
+    let backend = Backend::new(BackendConfig {
+        filesystem,
+        tag: options.tag.clone(),
+        request_queues: options.num_request_queues,
+        pool: Arc::new(Pool::new(options.thread_pool_size)),
+    })?;
+    let daemon = Daemon::new(backend, listener)?;
+    signals.stop(daemon.stop_handle())?;
+    daemon.run()?;
+    tracing::info!("ended by a signal");
+    Ok(())
+}
+
+fn filesystem(options: &Options) -> Result<Arc<dyn Serve>, Error> {
+    let xattr = match options.xattr {
+        true => Xattr::On,
+        false => Xattr::Off,
+    };
+    let access = match options.readonly {
+        true => Access::ReadOnly,
+        false => Access::ReadWrite,
+    };
+    let config = Config::new(options.shared_dir())
+        .cache(options.cache.into())
+        .xattr(xattr);
+    let filesystem = PassthroughFs::new(config)?;
+    let session = SessionConfig::new().access(access);
+    Ok(Arc::new(Session::with_config(filesystem, session)))
+}
+
+/// The socket to listen on, and what removes it at the end where it was made here.
+fn listen(options: &Options) -> Result<(UnixListener, Option<BoundSocket>), Error> {
+    let shared = options.shared_dir().display();
+    if let Some(fd) = options.fd {
+        let listener = socket::inherited(fd)?;
+        tracing::info!("listening on descriptor {fd}, sharing {shared}");
+        return Ok((listener, None));
+    }
+    let path = options.socket_path();
+    let (listener, bound) = BoundSocket::listen(path)?;
+    tracing::info!("listening on {}, sharing {shared}", path.display());
+    Ok((listener, Some(bound)))
+}

@@ -1,0 +1,192 @@
+use std::os::fd::RawFd;
+use std::path::{Path, PathBuf};
+
+use clap::{Parser, ValueEnum};
+use passthrough_fs::CachePolicy;
+use tracing::level_filters::LevelFilter;
+use vhost_user_fs::{MAX_REQUEST_QUEUES, Tag};
+
+const EXAMPLES: &str = "\
+Examples:
+  Share /srv/data with one virtual machine, which may change it:
+    virtiofsd --socket-path=/run/data.sock --shared-dir=/srv/data
+
+  Share /srv/images with a machine that may only read, and let it cache what it
+  has read for as long as it likes:
+    virtiofsd --socket-path=/run/images.sock --shared-dir=/srv/images \\
+        --readonly --cache=always
+
+  The machine's memory must be shared with the daemon. With QEMU:
+    qemu-system-x86_64 ... -machine memory-backend=mem -m 1G \\
+        -object memory-backend-memfd,id=mem,size=1G,share=on \\
+        -chardev socket,id=data,path=/run/data.sock \\
+        -device vhost-user-fs-pci,chardev=data,tag=data,queue-size=512
+  With Cloud Hypervisor:
+    cloud-hypervisor ... --memory size=1G,shared=on \\
+        --fs tag=data,socket=/run/data.sock,num_queues=1,queue_size=512
+
+  In the guest:
+    mount -t virtiofs data /mnt
+
+The daemon serves until SIGTERM or SIGINT. A machine that is reset, and one that
+is started anew, find it there.";
+
+/// Shares a directory of this host with a virtual machine: the back-end of a virtio-fs device.
+#[derive(Debug, Parser)]
+#[command(name = "virtiofsd", version, after_help = EXAMPLES)]
+pub(super) struct Options {
+    /// Socket that the VMM connects to. It is made here and removed at the end
+    #[arg(
+        long,
+        value_name = "PATH",
+        conflicts_with = "fd",
+        required_unless_present_any = ["fd", "print_capabilities"]
+    )]
+    socket_path: Option<PathBuf>,
+
+    /// Descriptor of a listening UNIX socket that was inherited, instead of --socket-path
+    #[arg(long, value_name = "FD", value_parser = clap::value_parser!(RawFd).range(0..))]
+    pub(super) fd: Option<RawFd>,
+
+    /// Directory to share
+    #[arg(
+        long,
+        value_name = "DIR",
+        required_unless_present = "print_capabilities"
+    )]
+    shared_dir: Option<PathBuf>,
+
+    /// What the guest may cache
+    #[arg(long, value_name = "MODE", value_enum, default_value_t)]
+    pub(super) cache: CacheMode,
+
+    /// Tag that the device tells the VMM, 1 to 36 bytes. QEMU ignores it and wants its own tag=
+    #[arg(long)]
+    pub(super) tag: Option<Tag>,
+
+    /// Refuse every change
+    #[arg(long)]
+    pub(super) readonly: bool,
+
+    /// Offer extended attributes
+    #[arg(long)]
+    pub(super) xattr: bool,
+
+    /// Most request queues that the VMM may use, 1 to 63. A guest uses one per processor
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 8,
+        value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_REQUEST_QUEUES)),
+    )]
+    pub(super) num_request_queues: u16,
+
+    /// Most threads for requests that wait for a disk or a lock, so that they hold up no others; 0
+    /// for none
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = pool_size)]
+    pub(super) thread_pool_size: usize,
+
+    /// What is logged, to standard error
+    #[arg(long, value_name = "LEVEL", value_enum, default_value_t)]
+    pub(super) log_level: LogLevel,
+
+    /// Short for --log-level=debug
+    #[arg(short = 'd', conflicts_with = "log_level")]
+    pub(super) debug: bool,
+
+    /// Print what this daemon can do, as JSON, and end
+    #[arg(long)]
+    pub(super) print_capabilities: bool,
+}
+
+/// What the guest may cache, and for how long.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum CacheMode {
+    /// Nothing: always what the host has, at a price
+    Never,
+    /// Names and attributes, for a day; no data. For a share that nobody else changes
+    Metadata,
+    /// Names and attributes for a second, data while a file is open
+    #[default]
+    Auto,
+    /// All, for a day. For a share that nobody else changes
+    Always,
+}
+
+/// The least important events that are logged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogLevel {
+    /// Nothing
+    Off,
+    /// What went wrong
+    Error,
+    /// What may be wrong
+    Warn,
+    /// Front-ends that come and go
+    #[default]
+    Info,
+    /// Sessions and their queues
+    Debug,
+    /// Every request
+    Trace,
+}
+
+impl Options {
+    /// The directory to share. There is one, unless only capabilities are printed.
+    pub(super) fn shared_dir(&self) -> &Path {
+        self.shared_dir.as_deref().unwrap_or(Path::new(""))
+    }
+
+    /// Where to listen. There is a path where there is no descriptor.
+    pub(super) fn socket_path(&self) -> &Path {
+        self.socket_path.as_deref().unwrap_or(Path::new(""))
+    }
+
+    /// The level that was asked for.
+    pub(super) fn log_filter(&self) -> LevelFilter {
+        if self.debug {
+            return LevelFilter::DEBUG;
+        }
+        match self.log_level {
+            LogLevel::Off => LevelFilter::OFF,
+            LogLevel::Error => LevelFilter::ERROR,
+            LogLevel::Warn => LevelFilter::WARN,
+            LogLevel::Info => LevelFilter::INFO,
+            LogLevel::Debug => LevelFilter::DEBUG,
+            LogLevel::Trace => LevelFilter::TRACE,
+        }
+    }
+}
+
+impl From<CacheMode> for CachePolicy {
+    fn from(mode: CacheMode) -> Self {
+        match mode {
+            CacheMode::Never => Self::Never,
+            CacheMode::Metadata => Self::Metadata,
+            CacheMode::Auto => Self::Auto,
+            CacheMode::Always => Self::Always,
+        }
+    }
+}
+
+/// As many threads as anybody could want.
+const MOST_THREADS: usize = 1024;
+
+fn pool_size(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(size) if size <= MOST_THREADS => Ok(size),
+        _ => Err(format!("not a number from 0 to {MOST_THREADS}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn definition_is_sound() {
+        Options::command().debug_assert();
+    }
+}

@@ -1,0 +1,85 @@
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use super::console::Console;
+
+/// A daemon of this package, and what it logs. Killed when dropped.
+pub(crate) struct Daemon {
+    child: Child,
+    log: Console,
+    socket: PathBuf,
+}
+
+impl Daemon {
+    /// Starts the daemon on `socket` and returns when a front-end can connect to it.
+    pub(crate) fn start<A: AsRef<OsStr>>(socket: &Path, shared_dir: &Path, args: &[A]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_virtiofsd"));
+        command
+            .arg("--socket-path")
+            .arg(socket)
+            .arg("--shared-dir")
+            .arg(shared_dir)
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the daemon starts");
+        let log = Console::read(child.stderr.take().expect("its log is piped"));
+        let daemon = Self {
+            child,
+            log,
+            socket: socket.to_owned(),
+        };
+        let listening = daemon
+            .log
+            .wait_for(Duration::from_secs(30), |line| line.contains("listening"));
+        assert!(
+            listening.is_some(),
+            "the daemon does not listen; its log:\n{}",
+            daemon.log()
+        );
+        daemon
+    }
+
+    pub(crate) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// The end of its log.
+    pub(crate) fn log(&self) -> String {
+        self.log.tail()
+    }
+
+    /// Whether it still runs.
+    pub(crate) fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Asks it to end with `signal`, a name that kill(1) knows, and waits until it has.
+    pub(crate) fn end(mut self, signal: &str) -> ExitStatus {
+        let sent = Command::new("kill")
+            .args(["-s", signal, &self.child.id().to_string()])
+            .status();
+        assert!(sent.is_ok_and(|status| status.success()), "kill failed");
+        assert!(
+            self.log.wait_for_end(Duration::from_secs(30)),
+            "the daemon does not end on SIG{signal}; its log:\n{}",
+            self.log()
+        );
+        self.child.wait().expect("the daemon's exit status")
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // Neither fails where it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,14 @@
+//! Daemons and virtual machines for tests. None of them outlives the test that started it.
+
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "each test program uses its own part of this"
+)]
+
+mod console;
+mod daemon;
+mod guest;
+
+pub(crate) use daemon::Daemon;
+pub(crate) use guest::{Guest, Share};
