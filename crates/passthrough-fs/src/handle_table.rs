@@ -88,7 +88,7 @@ impl HandleTable {
 
     /// Closes everything.
     pub(crate) fn clear(&self) {
-        self.files.clear(None);
-        self.directories.clear(None);
+        self.files.clear();
+        self.directories.clear();
     }
 }

@@ -163,12 +163,17 @@ impl InodeTable {
     }
 
     /// Forgets all but the root, whatever was counted.
+    ///
+    /// A node goes only together with its identity: were the two tables emptied one after the
+    /// other, a lookup in between would leave an identity whose node is gone, and what has that
+    /// identity could not be used any more.
     pub(crate) fn clear(&self) {
         for shard in &self.identities {
             let all = std::mem::take(&mut *lock(shard));
-            drop(all);
+            for known in all.into_values() {
+                self.inodes.remove_if(known.node.0, |_| true);
+            }
         }
-        self.inodes.clear(Some(NodeId::ROOT.0));
     }
 
     fn forget_identity(&self, node: NodeId, identity: &Identity) -> Option<Known> {
@@ -192,4 +197,46 @@ impl InodeTable {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+    use crate::volume::Volumes;
+
+    fn inode(ino: u64) -> Inode {
+        let fd = OwnedFd::from(std::fs::File::open("/").unwrap());
+        let volume = Volumes::default().find((0, 0), &fd);
+        let identity = Identity {
+            ino,
+            dev: (0, 0),
+            mount: 0,
+        };
+        Inode::new(fd, identity, Kind::Directory, volume)
+    }
+
+    #[test]
+    fn a_lookup_that_outlives_its_session_spoils_no_later_one() {
+        const INODES: std::ops::Range<u64> = 2..100;
+        let table = InodeTable::new(inode(1));
+        let look_up = |ino| table.claim_or_insert(inode(ino)).unwrap();
+        for round in 0..100 {
+            INODES.for_each(|ino| _ = look_up(ino));
+            let together = Barrier::new(2);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    together.wait();
+                    INODES.for_each(|ino| _ = look_up(ino));
+                });
+                together.wait();
+                table.clear();
+            });
+            // Each inode that is found in the next session is one that it can use.
+            for ino in INODES {
+                assert!(table.get(look_up(ino)).is_some(), "round {round}: {ino}");
+            }
+        }
+    }
 }

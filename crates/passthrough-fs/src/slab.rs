@@ -93,8 +93,8 @@ impl<T> Slab<T> {
         value
     }
 
-    /// Removes all values whose id is not `kept`, one at a time.
-    pub(crate) fn clear(&self, kept: Option<u64>) {
+    /// Removes all values, one at a time.
+    pub(crate) fn clear(&self) {
         let end = self.lock_free().next;
         for index in 1..end {
             let Some(slot) = self.slot(index) else {
@@ -104,10 +104,7 @@ impl<T> Slab<T> {
                 .read()
                 .unwrap_or_else(PoisonError::into_inner)
                 .generation;
-            let id = join(generation, index);
-            if Some(id) != kept {
-                drop(self.remove_if(id, |_| true));
-            }
+            drop(self.remove_if(join(generation, index), |_| true));
         }
     }
 
@@ -231,13 +228,12 @@ mod tests {
     }
 
     #[test]
-    fn clear_removes_all_but_one() {
+    fn clear_removes_all() {
         let slab = Slab::new();
         let ids: Vec<_> = (0..200)
             .map(|n| slab.insert(Arc::new(n)).unwrap())
             .collect();
-        slab.clear(Some(1));
-        assert!(slab.get(1).is_some());
-        assert!(ids.iter().skip(1).all(|&id| slab.get(id).is_none()));
+        slab.clear();
+        assert!(ids.iter().all(|&id| slab.get(id).is_none()));
     }
 }
