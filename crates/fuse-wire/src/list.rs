@@ -50,6 +50,7 @@ impl<'a, T: FromBytes + Immutable + KnownLayout> Records<'a, T> {
     }
 
     /// Exactly `count` records.
+    #[inline]
     pub(crate) fn read(cursor: &mut Cursor<'a>, count: u32) -> Option<Self> {
         let len = usize::try_from(count).ok()?.checked_mul(size_of::<T>())?;
         Some(Self {

@@ -46,6 +46,7 @@ impl<'a> Name<'a> {
     ///
     /// # Errors
     /// Says which rule the name breaks.
+    #[inline]
     pub fn new(name: &'a CStr) -> Result<Self, NameError> {
         match LookupName::new(name)? {
             LookupName::Child(name) => Ok(name),
@@ -158,6 +159,7 @@ impl<'a> SymlinkTarget<'a> {
     }
 }
 
+#[inline]
 fn check_len(name: &CStr, max: usize) -> Result<&CStr, NameError> {
     match name.count_bytes() {
         0 => Err(NameError::Empty),

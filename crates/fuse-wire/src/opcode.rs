@@ -16,6 +16,7 @@ macro_rules! opcodes {
 
             /// The opcode with this number, if there is one.
             #[must_use]
+            #[inline]
             pub const fn from_raw(raw: u32) -> Option<Self> {
                 match raw {
                     $($value => Some(Self::$name),)*

@@ -19,6 +19,7 @@ pub(crate) struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
+    #[inline]
     pub(crate) const fn new(buffer: &'a mut [u8]) -> Self {
         Self { buffer, len: 0 }
     }
@@ -38,6 +39,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Zeros up to the next multiple of `alignment` bytes, counted from `start`.
+    #[inline]
     pub(crate) fn pad(&mut self, start: usize, alignment: usize) {
         let written = self.len.saturating_sub(start);
         let padded = written
@@ -59,11 +61,13 @@ impl<'a> Writer<'a> {
     }
 
     /// Bytes written or counted so far.
+    #[inline]
     pub(crate) const fn len(&self) -> usize {
         self.len
     }
 
     /// What was written.
+    #[inline]
     pub(crate) fn finish(self) -> Result<&'a mut [u8], MessageTooLong> {
         let too_long = MessageTooLong {
             needed: self.len,
@@ -74,6 +78,7 @@ impl<'a> Writer<'a> {
 }
 
 /// `value` in the width of its field, whose largest value is `max`.
+#[inline]
 pub(crate) fn announced<T: Into<u32> + TryFrom<usize>>(
     value: usize,
     max: T,

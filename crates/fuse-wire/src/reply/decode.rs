@@ -114,6 +114,7 @@ impl<'a> Reply<'a> {
     }
 }
 
+#[inline]
 fn decode_body(form: ReplyForm, mut body: Cursor<'_>) -> Result<Reply<'_>, ReplyError> {
     let reply = match form {
         ReplyForm::Empty => Reply::Empty,
@@ -140,10 +141,12 @@ fn decode_body(form: ReplyForm, mut body: Cursor<'_>) -> Result<Reply<'_>, Reply
     }
 }
 
+#[inline]
 fn read<T: FromBytes + KnownLayout + Immutable>(body: &mut Cursor<'_>) -> Result<T, ReplyError> {
     body.read().ok_or(ReplyError::Truncated)
 }
 
+#[inline]
 fn data<'a>(body: &mut Cursor<'a>, max: u32) -> Result<&'a [u8], ReplyError> {
     let data = body.take_rest();
     if u32::try_from(data.len()).is_ok_and(|len| len <= max) {

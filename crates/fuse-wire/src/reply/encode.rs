@@ -10,6 +10,7 @@ impl OutHeader {
     ///
     /// A body of 4 GiB or more cannot be announced and becomes an error.
     #[must_use]
+    #[inline]
     pub fn success(unique: u64, body_len: usize) -> Self {
         match size_of::<Self>()
             .checked_add(body_len)
@@ -58,6 +59,7 @@ impl Reply<'_> {
     }
 
     /// The body in at most two pieces.
+    #[inline]
     fn parts(&self) -> (&[u8], &[u8]) {
         match self {
             Self::Empty => (&[], &[]),

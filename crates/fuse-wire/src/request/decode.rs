@@ -69,6 +69,7 @@ impl<'a> Request<'a> {
     }
 }
 
+#[inline]
 fn check_header(
     header: &InHeader,
     message_len: usize,
@@ -87,6 +88,7 @@ fn check_header(
     Opcode::from_raw(header.opcode).ok_or(RequestError::UnknownOpcode(header.opcode))
 }
 
+#[inline]
 pub(super) fn check_payload(
     operation: &Operation<'_>,
     payload_len: usize,
@@ -109,6 +111,7 @@ pub(super) fn check_payload(
 
 /// The bytes that hold the extensions: what the header announced (7.38), or, with a security
 /// context from before that, all that is left after the arguments.
+#[inline]
 fn extensions_after<'a>(
     opcode: Opcode,
     announced: Cursor<'a>,
@@ -128,6 +131,7 @@ fn extensions_after<'a>(
     }
 }
 
+#[inline]
 pub(super) const fn carries_extensions(opcode: Opcode) -> bool {
     matches!(
         opcode,
@@ -135,6 +139,7 @@ pub(super) const fn carries_extensions(opcode: Opcode) -> bool {
     )
 }
 
+#[inline]
 fn decode_operation<'a>(
     opcode: Opcode,
     cursor: &mut Cursor<'a>,
@@ -240,12 +245,14 @@ fn decode_operation<'a>(
     })
 }
 
+#[inline]
 fn args<T: FromBytes + KnownLayout + Immutable>(
     cursor: &mut Cursor<'_>,
 ) -> Result<T, RequestError> {
     cursor.read().ok_or(RequestError::Truncated)
 }
 
+#[inline]
 fn records<'a, T: FromBytes + KnownLayout + Immutable>(
     cursor: &mut Cursor<'a>,
     count: u32,
@@ -253,14 +260,17 @@ fn records<'a, T: FromBytes + KnownLayout + Immutable>(
     Records::read(cursor, count).ok_or(RequestError::Truncated)
 }
 
+#[inline]
 fn c_str<'a>(cursor: &mut Cursor<'a>) -> Result<&'a CStr, RequestError> {
     cursor.c_str().ok_or(RequestError::UnterminatedName)
 }
 
+#[inline]
 fn name<'a>(cursor: &mut Cursor<'a>) -> Result<Name<'a>, RequestError> {
     Ok(Name::new(c_str(cursor)?)?)
 }
 
+#[inline]
 fn xattr_name<'a>(cursor: &mut Cursor<'a>) -> Result<XattrName<'a>, RequestError> {
     Ok(XattrName::new(c_str(cursor)?)?)
 }
@@ -320,6 +330,7 @@ fn ioctl<'a>(cursor: &mut Cursor<'a>) -> Result<Operation<'a>, RequestError> {
     })
 }
 
+#[inline]
 fn data<'a>(cursor: &mut Cursor<'a>, len: u32) -> Result<&'a [u8], RequestError> {
     usize::try_from(len)
         .ok()

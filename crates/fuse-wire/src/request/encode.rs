@@ -62,6 +62,7 @@ impl Request<'_> {
         Ok(out.finish()?.len())
     }
 
+    #[inline]
     fn write_extensions(
         &self,
         agreed: InitFlags,
@@ -77,6 +78,7 @@ impl Request<'_> {
     }
 }
 
+#[inline]
 fn write_operation(
     operation: &Operation<'_>,
     agreed: InitFlags,
@@ -171,11 +173,13 @@ fn write_operation(
     Ok(())
 }
 
+#[inline]
 fn with_name<T: IntoBytes + Immutable>(args: &T, name: &CStr, out: &mut Writer<'_>) {
     out.structure(args);
     out.bytes(name.to_bytes_with_nul());
 }
 
+#[inline]
 fn check_data(announced: u32, data: &[u8]) -> Result<(), RequestError> {
     if usize::try_from(announced) == Ok(data.len()) {
         Ok(())

@@ -184,6 +184,7 @@ pub enum Operation<'a> {
 impl Operation<'_> {
     /// Its opcode.
     #[must_use]
+    #[inline]
     pub const fn opcode(&self) -> Opcode {
         match self {
             Self::Lookup { .. } => Opcode::Lookup,
