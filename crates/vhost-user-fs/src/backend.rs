@@ -58,8 +58,9 @@ pub enum ConfigError {
 
 /// A vhost-user-fs device, to be run by a [`vhost_user_backend::VhostUserDaemon`].
 ///
-/// A framework tears nothing down when its front-end disconnects: call [`disconnect`]
-/// (Self::disconnect) then, once its threads have ended. [`Daemon`](crate::Daemon) does.
+/// The framework tears nothing down when its front-end disconnects: call [`halt`](Self::halt) then,
+/// drop the `VhostUserDaemon`, which ends its threads, and call [`disconnect`](Self::disconnect).
+/// [`Daemon`](crate::Daemon) does.
 #[derive(Clone)]
 pub struct Backend {
     shared: Arc<Shared>,
@@ -103,10 +104,23 @@ impl Backend {
         })
     }
 
-    /// The front-end is gone: waits for what is in flight, ends the guest's session, and lets go of
-    /// its memory. To be called when the framework's threads have ended.
+    /// The front-end is gone: stops all queues, waits for what is in flight, and serves nothing until
+    /// [`disconnect`](Self::disconnect).
+    ///
+    /// Without this a guest that is still there, and keeps a queue busy, would keep the thread of
+    /// that queue busy too, which a `VhostUserDaemon` waits for when it is dropped.
+    pub fn halt(&self) {
+        for queue in &self.shared.queues {
+            queue.halt();
+        }
+    }
+
+    /// Ends the guest's session and lets go of its memory: the next front-end starts anew. To be
+    /// called when the framework's threads have ended.
     pub fn disconnect(&self) {
-        self.stop_all();
+        for queue in &self.shared.queues {
+            queue.resume();
+        }
         self.shared.filesystem.reset();
         self.shared.acked_features.store(0, Ordering::Relaxed);
         *self.memory() = None;

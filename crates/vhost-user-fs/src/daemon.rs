@@ -119,6 +119,8 @@ impl Daemon {
         let result = session.wait();
         *self.control.connection() = None;
         report(result);
+        // The end of the session waits for its threads, and those for who keeps a queue busy.
+        self.backend.halt();
         Ok(())
     }
 }

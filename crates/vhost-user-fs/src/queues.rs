@@ -18,7 +18,15 @@ pub(crate) struct QueueSlot {
     filesystem: Arc<dyn Serve>,
     pool: Arc<Pool>,
     stats: Arc<Stats>,
-    running: Mutex<Option<Running>>,
+    state: Mutex<State>,
+}
+
+enum State {
+    /// The next event starts it, if the vring is up.
+    Stopped,
+    Running(Running),
+    /// Nothing starts it.
+    Halted,
 }
 
 /// A vring that is being served.
@@ -34,7 +42,7 @@ impl QueueSlot {
             filesystem,
             pool,
             stats: Arc::default(),
-            running: Mutex::new(None),
+            state: Mutex::new(State::Stopped),
         }
     }
 
@@ -52,9 +60,20 @@ impl QueueSlot {
 
     /// Stops serving, waits for what is in flight, and leaves in the vring where to go on.
     pub(crate) fn stop(&self) {
-        if let Some(running) = self.lock().take() {
-            running.stop();
+        let mut state = self.lock();
+        if matches!(*state, State::Running(_)) {
+            state.replace(State::Stopped);
         }
+    }
+
+    /// Stops serving as [`stop`](Self::stop) does, until [`resume`](Self::resume).
+    pub(crate) fn halt(&self) {
+        self.lock().replace(State::Halted);
+    }
+
+    /// The next event may start it again.
+    pub(crate) fn resume(&self) {
+        self.lock().replace(State::Stopped);
     }
 
     /// The queue that serves `vring`; a new one where the vring was set up since.
@@ -68,25 +87,25 @@ impl QueueSlot {
         memory: &SharedMemory,
         indirect: bool,
     ) -> Option<Arc<Queue<SharedMemory>>> {
-        let mut slot = self.lock();
+        let mut state = self.lock();
         let config = config_of(vring, indirect)?;
-        if let Some(running) = slot.as_ref() {
-            let at_same_place = QueueConfig {
-                position: running.config.position,
-                ..config
-            };
-            if running.config == at_same_place {
+        match &*state {
+            State::Halted => return None,
+            State::Running(running) if running.is_at(&config) => {
                 return Some(Arc::clone(&running.queue));
             }
-        }
-        if let Some(running) = slot.take() {
-            running.stop();
+            State::Running(running) if running.is_elsewhere(&config) => {
+                // Its position says nothing about the ring that is there now.
+                running.queue.stop();
+                *state = State::Stopped;
+            }
+            State::Running(_) | State::Stopped => state.replace(State::Stopped),
         }
         let config = config_of(vring, indirect)?;
         match Queue::start(config, self.resources(vring, memory)) {
             Ok(queue) => {
                 let queue = Arc::new(queue);
-                *slot = Some(Running {
+                *state = State::Running(Running {
                     vring: vring.clone(),
                     config,
                     queue: Arc::clone(&queue),
@@ -115,12 +134,40 @@ impl QueueSlot {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Running>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Ends what there was, then becomes `next`.
+    fn replace(&mut self, next: Self) {
+        if let Self::Running(running) = std::mem::replace(self, next) {
+            running.stop();
+        }
     }
 }
 
 impl Running {
+    /// Whether `config` is what is being served.
+    fn is_at(&self, config: &QueueConfig) -> bool {
+        let features = |config: &QueueConfig| (config.event_idx, config.indirect);
+        features(&self.config) == features(config) && !self.is_elsewhere(config)
+    }
+
+    /// Whether the front-end set up another ring, or this one from another position on, and did
+    /// not ask before where this one got to: User Mode Linux does not.
+    ///
+    /// Where the used ring is continued tells nothing: QEMU, which gives the addresses again while
+    /// the ring is being served, makes the framework change that.
+    fn is_elsewhere(&self, config: &QueueConfig) -> bool {
+        let place = |config: &QueueConfig| {
+            let areas = [config.descriptors, config.avail, config.used];
+            (areas, config.size, config.position.next_avail)
+        };
+        place(&self.config) != place(config)
+    }
+
     fn stop(self) {
         let position = self.queue.stop();
         self.vring.set_queue_next_avail(position.next_avail);
