@@ -40,7 +40,13 @@ pub(crate) struct Inode {
     pub(crate) kind: Kind,
     pub(crate) volume: Arc<Volume>,
     lookups: AtomicU64,
+    /// How many inodes the table had been given before this one.
+    age: u64,
 }
+
+/// A moment in the life of an [`InodeTable`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moment(u64);
 
 impl Inode {
     pub(crate) fn new(fd: OwnedFd, identity: Identity, kind: Kind, volume: Arc<Volume>) -> Self {
@@ -50,6 +56,7 @@ impl Inode {
             kind,
             volume,
             lookups: AtomicU64::new(1),
+            age: 0,
         }
     }
 
@@ -84,6 +91,8 @@ impl Inode {
 pub(crate) struct InodeTable {
     inodes: Slab<Inode>,
     identities: [Mutex<HashMap<Identity, Known>>; SHARDS],
+    /// Inodes that the table has been given so far.
+    given: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -99,6 +108,7 @@ impl InodeTable {
         Self {
             inodes: Slab::with_first(Arc::new(root)),
             identities: std::array::from_fn(|_| Mutex::default()),
+            given: AtomicU64::new(0),
         }
     }
 
@@ -111,11 +121,19 @@ impl InodeTable {
         self.shard(identity).contains_key(identity)
     }
 
-    /// Counts a lookup of the node with this identity, if there is one.
-    pub(crate) fn claim(&self, identity: &Identity) -> Option<NodeId> {
+    pub(crate) fn now(&self) -> Moment {
+        Moment(self.given.load(Ordering::Acquire))
+    }
+
+    /// Counts a lookup of the node with this identity, if it has been there since before `seen`,
+    /// when the identity was not yet read.
+    ///
+    /// A younger node may be another inode, to which the host gave the number of the one that was
+    /// seen. An older one has held its inode, and so the number, all the time.
+    pub(crate) fn claim(&self, identity: &Identity, seen: Moment) -> Option<NodeId> {
         let shard = self.shard(identity);
         let known = shard.get(identity)?;
-        known.inode.claim().then_some(known.node)
+        (known.inode.age < seen.0 && known.inode.claim()).then_some(known.node)
     }
 
     /// Counts a lookup of `node`, which was found by its id; false where it is on its way out.
@@ -125,7 +143,8 @@ impl InodeTable {
 
     /// Counts a lookup of the node that has the identity of `inode`, be it `inode` itself or
     /// another that was found meanwhile.
-    pub(crate) fn claim_or_insert(&self, inode: Inode) -> Result<NodeId, Full> {
+    pub(crate) fn claim_or_insert(&self, mut inode: Inode) -> Result<NodeId, Full> {
+        inode.age = self.given.fetch_add(1, Ordering::Release);
         let inode = Arc::new(inode);
         let identity = inode.identity;
         // Declared before the lock, hence dropped, and closed, after it.
@@ -215,6 +234,18 @@ mod tests {
             mount: 0,
         };
         Inode::new(fd, identity, Kind::Directory, volume)
+    }
+
+    #[test]
+    fn a_node_that_is_younger_than_what_was_seen_of_it_is_not_claimed() {
+        let table = InodeTable::new(inode(1));
+        let before = table.now();
+        let node = table.claim_or_insert(inode(2)).unwrap();
+        let identity = table.get(node).unwrap().identity;
+        assert_eq!(table.claim(&identity, before), None);
+        assert_eq!(table.claim(&identity, table.now()), Some(node));
+        table.forget(node, 2);
+        assert!(table.get(node).is_none());
     }
 
     #[test]

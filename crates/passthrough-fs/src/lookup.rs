@@ -55,8 +55,9 @@ impl PassthroughFs {
     ) -> Result<(NodeId, Statx)> {
         let name = name.as_c_str();
         if guess == Guess::Known {
+            let before = self.inodes.now();
             let stat = stat_name(&dir.fd, name)?;
-            if let Some(node) = self.inodes.claim(&identity(&stat)) {
+            if let Some(node) = self.inodes.claim(&identity(&stat), before) {
                 return Ok((node, stat));
             }
         }
