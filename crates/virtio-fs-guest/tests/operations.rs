@@ -1,4 +1,4 @@
-//! Every operation, one at a time, against our own back-end.
+//! Every operation, one at a time, against our own back-end and both of our filesystems.
 
 mod support;
 
@@ -16,12 +16,13 @@ const S_IFREG: u32 = 0o100_000;
 const S_IFLNK: u32 = 0o120_000;
 const S_IFIFO: u32 = 0o010_000;
 
-/// Does `test` with a fresh filesystem.
-fn mounted(test: impl FnOnce(&mut Mount)) {
-    let device = Device::start();
-    let mut mount = device.mount(&Options::default());
-    test(&mut mount);
-    mount.destroy().unwrap();
+/// Does `test` with fresh filesystems, one in memory and one that is passed through.
+fn mounted(test: impl Fn(&mut Mount)) {
+    for device in [Device::start(), Device::start_passthrough()] {
+        let mut mount = device.mount(&Options::default());
+        test(&mut mount);
+        mount.destroy().unwrap();
+    }
 }
 
 fn errno<T: std::fmt::Debug>(result: Result<T, Error>) -> Errno {

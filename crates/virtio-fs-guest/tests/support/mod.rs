@@ -2,11 +2,12 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use fuse_fs::{MemFs, Session};
+use fuse_fs::{MemFs, Serve, Session};
+use passthrough_fs::{Config, PassthroughFs, Xattr};
 use tempfile::TempDir;
 use vhost_user_fs::{Backend, BackendConfig, Daemon, DaemonError, StopHandle, Tag};
 use virtio_fs_guest::{Connection, Mount, MountOptions, Options};
@@ -15,7 +16,7 @@ use virtio_fs_queue::Pool;
 pub(crate) const TAG: &str = "test";
 pub(crate) const REQUEST_QUEUES: u16 = 4;
 
-/// A device with an empty filesystem in memory.
+/// A device with a filesystem that is empty.
 pub(crate) struct Device {
     stop: StopHandle,
     thread: Option<JoinHandle<Result<(), DaemonError>>>,
@@ -24,12 +25,27 @@ pub(crate) struct Device {
 }
 
 impl Device {
+    /// Its filesystem is in memory.
     pub(crate) fn start() -> Self {
+        Self::serve(|_| Arc::new(Session::new(MemFs::new())))
+    }
+
+    /// Its filesystem is a directory of this machine.
+    pub(crate) fn start_passthrough() -> Self {
+        Self::serve(|dir| {
+            let root = dir.join("shared");
+            std::fs::create_dir(&root).unwrap();
+            let config = Config::new(root).xattr(Xattr::On);
+            Arc::new(Session::new(PassthroughFs::new(config).unwrap()))
+        })
+    }
+
+    fn serve(filesystem: impl FnOnce(&Path) -> Arc<dyn Serve>) -> Self {
         let dir = TempDir::new().unwrap();
         let socket = dir.path().join("socket");
         let listener = UnixListener::bind(&socket).unwrap();
         let backend = Backend::new(BackendConfig {
-            filesystem: Arc::new(Session::new(MemFs::new())),
+            filesystem: filesystem(dir.path()),
             tag: Some(TAG.parse::<Tag>().unwrap()),
             request_queues: REQUEST_QUEUES,
             pool: Arc::new(Pool::new(2)),
