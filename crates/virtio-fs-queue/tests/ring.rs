@@ -87,6 +87,25 @@ fn one_drain_interrupts_once() {
 }
 
 #[test]
+fn a_long_drain_interrupts_now_and_then() {
+    let mut rig = rig(64, Echo);
+    offer_some(&mut rig, 32);
+    rig.queue.drain();
+    assert_eq!((rig.used().len(), rig.interrupts()), (32, 2));
+    // Large requests and replies are told at once.
+    let sent = request(1, &vec![7; 70_000]);
+    rig.put(REQUEST, &sent);
+    for first in [0, 2, 4] {
+        rig.offer_chain(
+            first,
+            &[readable(REQUEST, sent.len()), writable(BORDER, 80_000)],
+        );
+    }
+    rig.queue.drain();
+    assert_eq!((rig.used().len(), rig.interrupts()), (3, 5));
+}
+
+#[test]
 fn no_interrupt_is_honoured_without_event_idx() {
     let mut rig = rig(16, Echo);
     rig.put(AVAIL, &1u16.to_le_bytes());
