@@ -43,7 +43,9 @@ impl<R: GuestMemoryRegion> PayloadSink for GuestSink<'_, '_, R> {
         len: usize,
         flags: IoFlags,
     ) -> io::Result<usize> {
-        let read = buffers(&self.free, len)?.fill_from(file, offset, flags)?;
+        let mut buffers = Buffers::new();
+        gather(&mut buffers, &self.free, len)?;
+        let read = buffers.fill_from(file, offset, flags)?;
         self.free.advance_written(read);
         self.written = self.written.saturating_add(read);
         Ok(read)
@@ -78,18 +80,21 @@ impl<R: GuestMemoryRegion> PayloadSource for GuestSource<'_, '_, R> {
         len: usize,
         flags: IoFlags,
     ) -> io::Result<usize> {
-        let written = buffers(&self.left, len)?.write_to(file, offset, flags)?;
+        let mut buffers = Buffers::new();
+        gather(&mut buffers, &self.left, len)?;
+        let written = buffers.write_to(file, offset, flags)?;
         self.left.advance(written);
         Ok(written)
     }
 }
 
-/// The next `len` bytes as the system calls take them.
-fn buffers<'m, R: GuestMemoryRegion>(
+/// Appends the next `len` bytes to `buffers`, as the system calls take them. In place, as a list of
+/// buffers is too large to be moved for each request.
+fn gather<'m, R: GuestMemoryRegion>(
+    buffers: &mut Buffers<'m>,
     cursor: &Cursor<'_, 'm, R>,
     len: usize,
-) -> io::Result<Buffers<'m>> {
-    let mut buffers = Buffers::new();
+) -> io::Result<()> {
     for piece in cursor.pieces(len) {
         let slice = piece
             .slice()
@@ -98,5 +103,5 @@ fn buffers<'m, R: GuestMemoryRegion>(
             break;
         }
     }
-    Ok(buffers)
+    Ok(())
 }

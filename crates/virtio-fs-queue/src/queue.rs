@@ -129,12 +129,13 @@ impl<AS: GuestSpace> Queue<AS> {
         batch: &mut Batch,
     ) -> Result<ControlFlow<Drained, u16>, RingError> {
         let memory = self.shared.resources.memory.memory();
+        let mut chain = Chain::new();
         let mut round = Round {
             shared: &self.shared,
             stopping: &self.stopping,
             memory: &*memory,
             ring: ring::find(&*memory, &self.shared.config)?,
-            chain: Chain::new(),
+            chain: &mut chain,
             batch,
         };
         let result = round.run(avail, available);
@@ -164,16 +165,16 @@ impl<AS: GuestSpace> fmt::Debug for Queue<AS> {
 }
 
 /// Part of a drain: as long as it lasts, the memory map stays as it is.
-struct Round<'d, AS, M: GuestMemoryBackend> {
+struct Round<'d, 'm, AS, M: GuestMemoryBackend> {
     shared: &'d Arc<Shared<AS>>,
     stopping: &'d AtomicBool,
-    memory: &'d M,
-    ring: Ring<'d, MS<'d, M>>,
-    chain: Chain<'d, M::R>,
+    memory: &'m M,
+    ring: Ring<'m, MS<'m, M>>,
+    chain: &'d mut Chain<'m, M::R>,
     batch: &'d mut Batch,
 }
 
-impl<AS: GuestSpace, M: GuestMemoryBackend> Round<'_, AS, M> {
+impl<AS: GuestSpace, M: GuestMemoryBackend> Round<'_, '_, AS, M> {
     fn run(
         &mut self,
         avail: &mut AvailEnd,
@@ -214,12 +215,12 @@ impl<AS: GuestSpace, M: GuestMemoryBackend> Round<'_, AS, M> {
             stats.malformed(&error);
             return self.done(UsedElement { head, len: 0 }, 0);
         }
-        copy_message(&self.chain, &mut avail.message);
+        copy_message(self.chain, &mut avail.message);
         let AvailEnd { message, reply, .. } = avail;
         let served = self
             .shared
             .server()
-            .serve(&self.chain, message, reply, Blocking::Forbidden);
+            .serve(self.chain, message, reply, Blocking::Forbidden);
         match served {
             Served::Done(len) => {
                 let moved = self
@@ -242,7 +243,7 @@ impl<AS: GuestSpace, M: GuestMemoryBackend> Round<'_, AS, M> {
         // What is done need not wait for this one.
         self.give_back()?;
         self.shared.resources.stats.count_offloaded();
-        let request = Offloaded::new(self.shared, head, message, &self.chain);
+        let request = Offloaded::new(self.shared, head, message, self.chain);
         if let Err(request) = self.shared.resources.pool.submit(Box::new(request)) {
             request.run(reply);
         }
