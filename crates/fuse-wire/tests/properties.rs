@@ -323,7 +323,7 @@ const FORMS: &[ReplyForm] = &[
 ];
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2000) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(500) })]
 
     #[test]
     fn a_request_survives_the_wire(parts in parts(), opcode in select(Opcode::ALL)) {
