@@ -17,8 +17,9 @@ use vmm_sys_util::event::{
 };
 
 use crate::config_space::ConfigSpace;
-use crate::queues::{QueueSlot, Vring};
+use crate::queues::QueueSlot;
 use crate::sys::LentEvent;
+use crate::vring::Vring;
 use crate::{SharedMemory, Tag};
 
 /// Most request queues: with hiprio as many queues as the framework can assign to threads.
@@ -70,7 +71,7 @@ struct Shared {
     filesystem: Arc<dyn Serve>,
     config_space: Option<ConfigSpace>,
     /// hiprio, then the request queues.
-    queues: Vec<QueueSlot>,
+    queues: Vec<Arc<QueueSlot>>,
     acked_features: AtomicU64,
     memory: Mutex<Option<SharedMemory>>,
     exit_events: Mutex<Vec<LentEvent>>,
@@ -91,7 +92,7 @@ impl Backend {
         if !(1..=MAX_REQUEST_QUEUES).contains(&request_queues) {
             return Err(ConfigError::RequestQueues(request_queues));
         }
-        let slot = |_| QueueSlot::new(Arc::clone(&filesystem), Arc::clone(&pool));
+        let slot = |_| Arc::new(QueueSlot::new(Arc::clone(&filesystem), Arc::clone(&pool)));
         Ok(Self {
             shared: Arc::new(Shared {
                 config_space: tag.map(|tag| ConfigSpace::new(&tag, request_queues.into())),
@@ -130,7 +131,7 @@ impl Backend {
     /// What was counted on each queue so far, hiprio first.
     #[must_use]
     pub fn counts(&self) -> Vec<Counts> {
-        let counts = |slot: &QueueSlot| slot.stats().read();
+        let counts = |slot: &Arc<QueueSlot>| slot.stats().read();
         self.shared.queues.iter().map(counts).collect()
     }
 

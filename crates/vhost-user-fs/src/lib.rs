@@ -34,10 +34,12 @@ mod daemon;
 mod queues;
 mod sys;
 mod tag;
+mod vring;
 
 pub use backend::{Backend, BackendConfig, ConfigError, MAX_REQUEST_QUEUES};
 pub use daemon::{Daemon, DaemonError, StopHandle};
 pub use tag::{Tag, TagError};
+pub use vring::Vring;
 
 /// Guest memory that remembers what was written to.
 pub type Memory = vm_memory::GuestMemoryMmap<vhost_user_backend::bitmap::BitmapMmapRegion>;

@@ -3,15 +3,11 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fuse_fs::Serve;
-use vhost_user_backend::{VringRwLock, VringT};
-use virtio_fs_queue::{Pool, Position, Queue, QueueConfig, Resources, Stats};
-use virtio_queue::QueueT;
-use vm_memory::GuestAddress;
+use vhost_user_backend::VringT;
+use virtio_fs_queue::{Pool, Queue, QueueConfig, Resources, Stats};
 
 use crate::SharedMemory;
-
-/// A vring as the framework keeps it.
-pub(crate) type Vring = VringRwLock<SharedMemory>;
+use crate::vring::Vring;
 
 /// Serves one vring, over as many times as it is stopped and set up anew.
 pub(crate) struct QueueSlot {
@@ -52,7 +48,14 @@ impl QueueSlot {
     }
 
     /// Serves what the driver made available, if the vring is up.
-    pub(crate) fn drain(&self, index: u16, vring: &Vring, memory: &SharedMemory, indirect: bool) {
+    pub(crate) fn drain(
+        self: &Arc<Self>,
+        index: u16,
+        vring: &Vring,
+        memory: &SharedMemory,
+        indirect: bool,
+    ) {
+        vring.attach(self);
         if let Some(queue) = self.queue(index, vring, memory, indirect) {
             queue.drain();
         }
@@ -88,7 +91,7 @@ impl QueueSlot {
         indirect: bool,
     ) -> Option<Arc<Queue<SharedMemory>>> {
         let mut state = self.lock();
-        let config = config_of(vring, indirect)?;
+        let config = vring.config(indirect)?;
         match &*state {
             State::Halted => return None,
             State::Running(running) if running.is_at(&config) => {
@@ -101,7 +104,7 @@ impl QueueSlot {
             }
             State::Running(_) | State::Stopped => state.replace(State::Stopped),
         }
-        let config = config_of(vring, indirect)?;
+        let config = vring.config(indirect)?;
         match Queue::start(config, self.resources(vring, memory)) {
             Ok(queue) => {
                 let queue = Arc::new(queue);
@@ -169,26 +172,6 @@ impl Running {
     }
 
     fn stop(self) {
-        let position = self.queue.stop();
-        self.vring.set_queue_next_avail(position.next_avail);
-        self.vring.set_queue_next_used(position.next_used);
+        self.vring.set_position(self.queue.stop());
     }
-}
-
-/// How the front-end set the vring up; `None` where it is not to be served now.
-fn config_of(vring: &Vring, indirect: bool) -> Option<QueueConfig> {
-    let state = vring.get_ref();
-    let queue = state.get_queue();
-    (queue.ready() && state.is_enabled()).then(|| QueueConfig {
-        size: queue.size(),
-        descriptors: GuestAddress(queue.desc_table()),
-        avail: GuestAddress(queue.avail_ring()),
-        used: GuestAddress(queue.used_ring()),
-        event_idx: queue.event_idx_enabled(),
-        indirect,
-        position: Position {
-            next_avail: queue.next_avail(),
-            next_used: queue.next_used(),
-        },
-    })
 }

@@ -3,8 +3,9 @@
 mod common;
 
 use std::io::{Read, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
 
 use common::*;
 use fuse_fs::{Blocking, Outcome, PayloadSink, PayloadSource, Serve};
@@ -67,6 +68,109 @@ fn what_is_set_up_anew_elsewhere_starts_where_the_front_end_says() {
 }
 
 #[test]
+fn what_is_set_up_anew_in_the_same_place_starts_where_the_front_end_says() {
+    let (_filesystem, running) = start();
+    let guest = Guest::new();
+    let mut frontend = running.negotiate();
+    guest.give_memory(&frontend);
+    for _ in 0..3 {
+        guest.clear_rings();
+        guest.set_up(&mut frontend, 1, 0);
+        for used in 1..=5 {
+            guest.ask();
+            assert_eq!(guest.used_idx(), used);
+        }
+        frontend.set_vring_enable(1, false).unwrap();
+    }
+}
+
+#[test]
+fn what_is_offered_while_a_queue_is_disabled_is_served_after() {
+    let (_filesystem, running) = start();
+    let guest = Guest::new();
+    let mut frontend = running.negotiate();
+    guest.give_memory(&frontend);
+    guest.set_up(&mut frontend, 1, 0);
+    guest.ask();
+    frontend.set_vring_enable(1, false).unwrap();
+    guest.offer();
+    assert_eq!(guest.used_idx(), 1);
+    frontend.set_vring_enable(1, true).unwrap();
+    guest.wait_beyond(1);
+    assert_eq!(frontend.get_vring_base(1).unwrap(), 2);
+}
+
+/// Waits for a word, wherever it may wait.
+struct Slow {
+    under_way: SyncSender<()>,
+    go_on: Mutex<Receiver<()>>,
+}
+
+impl Serve for Slow {
+    fn serve(
+        &self,
+        message: &[u8],
+        _: &mut dyn PayloadSource,
+        _: Option<&mut dyn PayloadSink>,
+        reply: &mut [u8],
+        blocking: Blocking,
+    ) -> Outcome {
+        if blocking == Blocking::Forbidden {
+            return Outcome::WouldBlock;
+        }
+        self.under_way.send(()).unwrap();
+        self.go_on.lock().unwrap().recv().unwrap();
+        succeed(message, reply)
+    }
+
+    fn reset(&self) {}
+}
+
+#[test]
+fn a_queue_is_stopped_when_what_was_in_flight_is_done() {
+    for disable in [false, true] {
+        let (under_way, seen) = sync_channel(1);
+        let (word, go_on) = sync_channel(1);
+        let running = Running::start(config(Arc::new(Slow {
+            under_way,
+            go_on: Mutex::new(go_on),
+        })));
+        let guest = Guest::new();
+        let mut frontend = running.negotiate();
+        guest.give_memory(&frontend);
+        guest.set_up(&mut frontend, 1, 0);
+        guest.offer();
+        seen.recv().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| word.send(()).unwrap());
+            if disable {
+                frontend.set_vring_enable(1, false).unwrap();
+            } else {
+                assert_eq!(frontend.get_vring_base(1).unwrap(), 1);
+            }
+        });
+        assert_eq!(guest.used_idx(), 1);
+    }
+}
+
+#[test]
+fn a_reset_of_the_device_ends_the_session() {
+    let (filesystem, running) = start();
+    let guest = Guest::new();
+    let mut frontend = running.negotiate();
+    guest.give_memory(&frontend);
+    for resets in 1..=3 {
+        let features = frontend.get_features().unwrap();
+        frontend.set_features(features).unwrap();
+        guest.clear_rings();
+        guest.set_up(&mut frontend, 1, 0);
+        guest.ask();
+        frontend.reset_device().unwrap();
+        assert_eq!(filesystem.resets.load(Ordering::SeqCst), resets);
+    }
+}
+
+#[test]
 fn giving_the_addresses_again_changes_nothing() {
     let (_filesystem, running) = start();
     let guest = Guest::new();
@@ -125,7 +229,7 @@ fn a_stop_handle_ends_it_while_it_waits_and_while_it_serves() {
 struct Busy {
     memory: GuestMemoryMmap,
     stopping: AtomicBool,
-    under_way: std::sync::mpsc::SyncSender<()>,
+    under_way: SyncSender<()>,
 }
 
 impl Serve for Busy {
@@ -153,7 +257,7 @@ impl Serve for Busy {
 fn a_guest_that_keeps_its_queue_busy_does_not_keep_the_daemon_from_ending() {
     for hang_up in [false, true] {
         let guest = Guest::new();
-        let (under_way, seen) = std::sync::mpsc::sync_channel(1);
+        let (under_way, seen) = sync_channel(1);
         let filesystem = Arc::new(Busy {
             memory: guest.memory.clone(),
             stopping: AtomicBool::new(false),

@@ -193,6 +193,14 @@ impl Guest {
             .unwrap()
     }
 
+    /// What a driver does to its rings before it uses them for the first time.
+    pub(crate) fn clear_rings(&self) {
+        for offset in [0x1000, 0x2000] {
+            let ring = GuestAddress(self.base + offset);
+            self.memory.write_slice(&[0; 0x100], ring).unwrap();
+        }
+    }
+
     pub(crate) fn avail_idx(&self) -> u16 {
         self.memory
             .read_obj(GuestAddress(self.base + 0x1002))
@@ -224,7 +232,12 @@ impl Guest {
         let next = self.used_idx();
         self.put(0x1004 + 2 * u64::from(SIZE), next);
         self.offer();
-        while self.used_idx() == next {
+        self.wait_beyond(next);
+    }
+
+    /// Waits until more is given back than `used`.
+    pub(crate) fn wait_beyond(&self, used: u16) {
+        while self.used_idx() == used {
             self.call.read().unwrap();
         }
     }
