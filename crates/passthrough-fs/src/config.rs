@@ -23,6 +23,11 @@ pub struct Config {
     /// `/proc/self/fd` of this process, opened with O_PATH. Needed where the process has no
     /// `/proc` at the time of construction.
     pub proc_self_fd: Option<OwnedFd>,
+    /// Most descriptors that stay open for the guest: one for each inode that it knows, one for
+    /// each file or directory that it has open. What exceeds it is ENFILE. Unless set, the limit of
+    /// the process (RLIMIT_NOFILE) at the time of construction, less 64. Set it where several
+    /// guests share a process.
+    pub max_descriptors: Option<usize>,
 }
 
 impl Config {
@@ -35,6 +40,7 @@ impl Config {
             xattr: Xattr::Off,
             negative_timeout: Duration::ZERO,
             proc_self_fd: None,
+            max_descriptors: None,
         }
     }
 
@@ -56,6 +62,13 @@ impl Config {
     #[must_use]
     pub fn negative_timeout(mut self, timeout: Duration) -> Self {
         self.negative_timeout = timeout;
+        self
+    }
+
+    /// Sets how many descriptors may stay open for the guest.
+    #[must_use]
+    pub fn max_descriptors(mut self, limit: usize) -> Self {
+        self.max_descriptors = Some(limit);
         self
     }
 

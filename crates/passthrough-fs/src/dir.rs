@@ -1,7 +1,6 @@
 //! Directories as streams of entries.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use fuse_fs::abi::{EntryOut, ReadIn};
@@ -10,6 +9,7 @@ use fuse_fs::{
 };
 use rustix::fs::SeekFrom;
 
+use crate::budget::{Budget, Permit};
 use crate::handle_table::OpenDirectory;
 use crate::inode_table::{Identity, Inode};
 use crate::lookup::Guess;
@@ -18,7 +18,7 @@ use crate::{PassthroughFs, sys};
 /// Bytes of entries read from the host at once.
 const CHUNK: usize = 32 * 1024;
 /// Directory handles that may keep entries for their next READDIR, all in all: 32 MiB.
-const MAX_KEPT: usize = 1024;
+pub(crate) const MAX_KEPT: usize = 1024;
 
 impl PassthroughFs {
     pub(crate) fn do_readdir(
@@ -152,7 +152,7 @@ pub(crate) struct Stream {
     position: Option<u64>,
     /// Entries that were read from the host and not listed yet.
     kept: Option<Kept>,
-    budget: Arc<AtomicUsize>,
+    budget: Budget,
 }
 
 #[derive(Debug)]
@@ -168,11 +168,11 @@ struct Kept {
 
 impl Stream {
     /// A reader of a directory that was just opened. `budget` counts the readers that keep entries.
-    pub(crate) fn new(budget: &Arc<AtomicUsize>) -> Self {
+    pub(crate) fn new(budget: &Budget) -> Self {
         Self {
             position: Some(0),
             kept: None,
-            budget: Arc::clone(budget),
+            budget: budget.clone(),
         }
     }
 
@@ -253,7 +253,7 @@ impl Stream {
     }
 
     fn keep(&mut self, window: Window) {
-        self.kept = Permit::take(&self.budget).map(|permit| Kept {
+        self.kept = self.budget.take().map(|permit| Kept {
             cookie: window.cookie,
             chunk: window.chunk,
             start: window.start,
@@ -284,26 +284,6 @@ impl Window {
             rest = rest.get(entry.len..)?;
         }
         last
-    }
-}
-
-/// The right to keep a chunk of entries.
-#[derive(Debug)]
-struct Permit(Arc<AtomicUsize>);
-
-impl Permit {
-    fn take(budget: &Arc<AtomicUsize>) -> Option<Self> {
-        let more = |kept: usize| (kept < MAX_KEPT).then(|| kept.saturating_add(1));
-        budget
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
-            .ok()
-            .map(|_| Self(Arc::clone(budget)))
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -3,6 +3,7 @@ use std::sync::{Arc, Mutex};
 
 use fuse_fs::{Handle, NodeId};
 
+use crate::budget::Permit;
 use crate::dir::Stream;
 use crate::slab::{Full, Slab};
 use crate::volume::Volume;
@@ -14,6 +15,7 @@ pub(crate) struct OpenFile {
     pub(crate) fd: OwnedFd,
     pub(crate) volume: Arc<Volume>,
     pub(crate) durability: Durability,
+    pub(crate) _permit: Permit,
 }
 
 /// When a write is done.
@@ -33,6 +35,7 @@ pub(crate) struct OpenDirectory {
     pub(crate) volume: Arc<Volume>,
     /// Where its reader stands.
     pub(crate) stream: Mutex<Stream>,
+    pub(crate) _permit: Permit,
 }
 
 /// What the guest has open.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fuse_fs::NodeId;
 
+use crate::budget::Permit;
 use crate::slab::{Full, Slab};
 use crate::volume::Volume;
 
@@ -40,6 +41,7 @@ pub(crate) struct Inode {
     pub(crate) kind: Kind,
     pub(crate) volume: Arc<Volume>,
     lookups: AtomicU64,
+    _permit: Option<Permit>,
     /// How many inodes the table had been given before this one.
     age: u64,
 }
@@ -49,13 +51,21 @@ pub(crate) struct Inode {
 pub(crate) struct Moment(u64);
 
 impl Inode {
-    pub(crate) fn new(fd: OwnedFd, identity: Identity, kind: Kind, volume: Arc<Volume>) -> Self {
+    /// An inode with one lookup. The root has no permit: it is not the guest's doing.
+    pub(crate) fn new(
+        fd: OwnedFd,
+        identity: Identity,
+        kind: Kind,
+        volume: Arc<Volume>,
+        permit: Option<Permit>,
+    ) -> Self {
         Self {
             fd,
             identity,
             kind,
             volume,
             lookups: AtomicU64::new(1),
+            _permit: permit,
             age: 0,
         }
     }
@@ -233,7 +243,7 @@ mod tests {
             dev: (0, 0),
             mount: 0,
         };
-        Inode::new(fd, identity, Kind::Directory, volume)
+        Inode::new(fd, identity, Kind::Directory, volume, None)
     }
 
     #[test]

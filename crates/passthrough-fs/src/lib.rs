@@ -23,6 +23,7 @@
 
 mod access;
 mod attr;
+mod budget;
 mod config;
 mod credentials;
 mod dir;
@@ -42,8 +43,7 @@ mod sys;
 mod volume;
 mod xattr;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fuse_fs::abi::{
@@ -58,6 +58,7 @@ use fuse_fs::{
 };
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
+use crate::budget::Budget;
 use crate::credentials::Credentials;
 use crate::handle_table::HandleTable;
 use crate::inode_table::{Inode, InodeTable};
@@ -67,6 +68,10 @@ use crate::volume::Volumes;
 
 pub use config::{CachePolicy, Config, Xattr};
 pub use error::NewError;
+
+/// Descriptors left for the process itself: sockets, event descriptors, and those that are open
+/// for the time of a request.
+const OWN_DESCRIPTORS: usize = 64;
 
 /// A directory of the host, as a guest sees it.
 #[derive(Debug)]
@@ -88,7 +93,9 @@ pub struct PassthroughFs {
     /// HANDLE_KILLPRIV_V2 was agreed on.
     kills_privileges: AtomicBool,
     /// Directory handles that keep entries for their next READDIR.
-    kept_entries: Arc<AtomicUsize>,
+    kept_entries: Budget,
+    /// Descriptors that stay open for the guest.
+    descriptors: Budget,
 }
 
 impl PassthroughFs {
@@ -117,11 +124,14 @@ impl PassthroughFs {
         })?;
         let proc = ProcSelfFd::new(config.proc_self_fd)?;
         proc.check(&root)?;
+        let limit = config.max_descriptors.unwrap_or_else(default_descriptors);
+        let descriptors = Budget::new(limit);
         let volumes = Volumes::default();
         let identity = attr::identity(&stat);
         let volume = volumes.find(identity.dev, &root);
+        let root = Inode::new(root, identity, attr::kind(&stat), volume, None);
         Ok(Self {
-            inodes: InodeTable::new(Inode::new(root, identity, attr::kind(&stat), volume)),
+            inodes: InodeTable::new(root),
             handles: HandleTable::new(),
             names: NameHints::new(),
             volumes,
@@ -134,7 +144,8 @@ impl PassthroughFs {
             resolves_cached,
             submounts: AtomicBool::new(false),
             kills_privileges: AtomicBool::new(false),
-            kept_entries: Arc::default(),
+            kept_entries: Budget::new(dir::MAX_KEPT),
+            descriptors,
         })
     }
 
@@ -158,6 +169,13 @@ fn probe_openat2(root: &std::os::fd::OwnedFd) -> rustix::io::Result<bool> {
     // Unknown flags are EINVAL; whether "." is cached does not matter.
     let cached = open(lookup::RESOLVE | ResolveFlags::CACHED);
     Ok(!matches!(cached, Err(rustix::io::Errno::INVAL)))
+}
+
+/// What the process may have open, less some for itself (getrlimit(2)).
+fn default_descriptors() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let limit = limit.and_then(|limit| usize::try_from(limit).ok());
+    limit.unwrap_or(usize::MAX).saturating_sub(OWN_DESCRIPTORS)
 }
 
 fn to_io_error(error: fuse_fs::Error) -> std::io::Error {
@@ -320,8 +338,8 @@ impl FileSystem for PassthroughFs {
         self.do_flush(cx, node, args)
     }
 
-    fn release(&self, _: &Context<'_>, node: NodeId, args: &ReleaseIn) -> Result<()> {
-        self.do_release(node, args)
+    fn release(&self, cx: &Context<'_>, node: NodeId, args: &ReleaseIn) -> Result<()> {
+        self.do_release(cx, node, args)
     }
 
     fn fsync(&self, cx: &Context<'_>, node: NodeId, args: &FsyncIn) -> Result<()> {

@@ -7,6 +7,7 @@ use rustix::io::Errno as SysErrno;
 
 use crate::PassthroughFs;
 use crate::attr::{attr, identity, kind, stat_fd, stat_name};
+use crate::budget::Permit;
 use crate::inode_table::{Inode, Kind};
 
 /// A name has one component, and nothing that it leads to can be outside of its directory. The
@@ -92,9 +93,20 @@ impl PassthroughFs {
         } else {
             self.volumes.find(identity.dev, &fd)
         };
-        let inode = Inode::new(fd, identity, kind(stat), volume);
+        // What the guest knows already needs none. The descriptor holds the inode, so that whoever
+        // has its identity now is it.
+        let permit = match self.permit() {
+            Ok(permit) => permit,
+            Err(error) => return self.inodes.claim(&identity, self.inodes.now()).ok_or(error),
+        };
+        let inode = Inode::new(fd, identity, kind(stat), volume, Some(permit));
         let node = self.inodes.claim_or_insert(inode);
         node.map_err(|_full| Errno::ENFILE.into())
+    }
+
+    /// The right to keep a descriptor open for the guest.
+    pub(crate) fn permit(&self) -> Result<Permit> {
+        self.descriptors.take().ok_or(Errno::ENFILE.into())
     }
 
     /// What the guest is told of a node that it finds in `dir`.

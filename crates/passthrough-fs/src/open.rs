@@ -41,6 +41,7 @@ impl PassthroughFs {
             fd: self.proc.reopen(&inode.fd, flags)?,
             volume: Arc::clone(&inode.volume),
             stream: Mutex::new(Stream::new(&self.kept_entries)),
+            _permit: self.permit()?,
         };
         let handle = self.handles.insert_directory(directory);
         Ok(Opened {
@@ -63,6 +64,8 @@ impl PassthroughFs {
         // With O_EXCL always: without, an existing FIFO or device node would be opened.
         let create = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let made = {
+            // Nothing is made of which the guest could not be told.
+            let _room = (self.permit()?, self.permit()?);
             let _as_caller = self.credentials.assume(cx)?;
             let mode = permissions(args.mode);
             let flags = honoured(args.flags)? | create;
@@ -88,13 +91,21 @@ impl PassthroughFs {
         let exclusive = OFlags::from_bits_retain(args.flags) & OFlags::EXCL;
         let flags = honoured(args.flags)? | exclusive | OFlags::TMPFILE | OFlags::CLOEXEC;
         let fd = {
+            let _room = (self.permit()?, self.permit()?);
             let _as_caller = self.credentials.assume(cx)?;
             rustix::fs::openat2(&dir.fd, c".", flags, permissions(args.mode), RESOLVE)?
         };
         self.adopt_created(cx, &dir, fd, args.flags)
     }
 
-    pub(crate) fn do_release(&self, node: NodeId, args: &ReleaseIn) -> Result<()> {
+    pub(crate) fn do_release(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+        args: &ReleaseIn,
+    ) -> Result<()> {
+        // Closing a file of a network filesystem writes back what is left.
+        self.file(args.fh, node)?.volume.check_reachable(cx)?;
         match self.handles.remove_file(args.fh, node) {
             Some(_closed_here) => Ok(()),
             None => Err(Errno::EBADF.into()),
@@ -213,6 +224,7 @@ impl PassthroughFs {
             fd,
             volume: Arc::clone(volume),
             durability,
+            _permit: self.permit()?,
         });
         Ok(Opened {
             handle: handle.map_err(|_full| Errno::ENFILE)?,
