@@ -16,7 +16,7 @@ use std::time::Duration;
 use support::{Daemon, Guest, Share};
 
 /// Longer than a slow machine needs, short enough that a hang does not go on for ever.
-const PATIENCE: Duration = Duration::from_secs(600);
+const PATIENCE: Duration = Duration::from_secs(900);
 
 #[test]
 #[ignore = "boots QEMU; .ci/run runs it"]
