@@ -1,0 +1,99 @@
+//! What is mounted below the shared directory.
+
+mod common;
+
+use common::*;
+use fuse_fs::abi::*;
+use fuse_fs::flags::*;
+use fuse_fs::*;
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount,
+};
+use rustix::thread::UnshareFlags;
+
+/// Runs `test` on a thread that has mounts of its own, if that is possible here.
+fn with_own_mounts(name: &'static str, test: impl FnOnce() + Send + 'static) {
+    if !is_root(name) {
+        return;
+    }
+    std::thread::spawn(move || {
+        #[allow(deprecated, reason = "its successor only differs for CLONE_FILES")]
+        let own = rustix::thread::unshare(UnshareFlags::NEWNS | UnshareFlags::FS);
+        let private = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
+        if own.and_then(|()| mount_change("/", private)).is_err() {
+            eprintln!("{name}: skipped: needs a mount namespace");
+            return;
+        }
+        test();
+    })
+    .join()
+    .unwrap();
+}
+
+#[test]
+fn mount_points_are_crossed_and_told_apart() {
+    with_own_mounts("mount_points_are_crossed_and_told_apart", || {
+        let share = Share::new();
+        for name in ["tmpfs", "bind", "source"] {
+            std::fs::create_dir(share.host(name)).unwrap();
+        }
+        std::fs::write(share.host("source/file"), "content").unwrap();
+        mount(
+            "tmpfs",
+            share.host("tmpfs"),
+            "tmpfs",
+            MountFlags::empty(),
+            None,
+        )
+        .unwrap();
+        std::fs::write(share.host("tmpfs/inside"), "inside").unwrap();
+        mount_bind(share.host("source"), share.host("bind")).unwrap();
+
+        let submount = |name: &str| {
+            let entry = share.lookup(name).unwrap();
+            (entry.node, entry.attr.flags.contains(AttrFlags::SUBMOUNT))
+        };
+        assert!(!submount("tmpfs").1, "not agreed on yet");
+        let init = InitIn {
+            flags: u32::MAX,
+            ..Default::default()
+        };
+        let mut negotiation = Negotiation::new(&init, InitFlags::empty());
+        share.fs.init(&mut negotiation).unwrap();
+        assert!(submount("tmpfs").1 && submount("bind").1 && !submount("source").1);
+
+        let tmpfs = submount("tmpfs").0;
+        assert_eq!(share.lookup_in(tmpfs, "inside").unwrap().attr.size, 6);
+        // One inode, found by way of two mounts.
+        let source = share.lookup_in(submount("source").0, "file").unwrap();
+        let bind = share.lookup_in(submount("bind").0, "file").unwrap();
+        assert_eq!(source.attr.ino, bind.attr.ino);
+        assert_ne!(source.node, bind.node);
+        // Waiting is a matter of the file's own filesystem.
+        let node = share.lookup_in(tmpfs, "inside").unwrap().node;
+        let fh = share.open_node(node, RDWR).unwrap();
+        let args = FsyncIn {
+            fh,
+            ..Default::default()
+        };
+        assert_eq!(share.fs.fsync(&hasty(), node, &args), Ok(()));
+        let dir = share.opendir(NodeId::ROOT);
+        assert_eq!(share.list(dir, 4096, true).len(), 5);
+        // So that the directory can be removed, and nothing but it.
+        unmount(share.host("bind"), UnmountFlags::DETACH).unwrap();
+        unmount(share.host("tmpfs"), UnmountFlags::DETACH).unwrap();
+    });
+}
+
+#[test]
+fn the_root_below_itself_is_another_node() {
+    with_own_mounts("the_root_below_itself_is_another_node", || {
+        let share = Share::new();
+        std::fs::create_dir(share.host("again")).unwrap();
+        mount_bind(&share.path, share.host("again")).unwrap();
+        let again = share.node("again");
+        assert_ne!(again, NodeId::ROOT);
+        assert_ne!(share.lookup_in(again, "again").unwrap().node, again);
+        unmount(share.host("again"), UnmountFlags::DETACH).unwrap();
+    });
+}
