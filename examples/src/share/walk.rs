@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use fuse_wire::abi::Attr;
 use fuse_wire::{Handle, NodeId};
+use rustix::io::Errno;
 use virtio_fs_guest::{DirectoryEntry, Error as GuestError};
 
 use super::contents::Contents;
@@ -34,6 +35,7 @@ pub(super) fn walk(
     let mut walk = Walk {
         stack,
         report,
+        root,
         xattr,
         device,
         contents,
@@ -41,7 +43,7 @@ pub(super) fn walk(
     };
     walk.begin(root).map_err(broken(root))?;
     while let Some(directory) = walk.pending.pop() {
-        walk.visit(&directory).map_err(broken(&directory.path))?;
+        walk.visit(&directory).map_err(broken(&directory))?;
     }
     Ok(())
 }
@@ -54,12 +56,14 @@ fn broken(path: &Path) -> impl FnOnce(GuestError) -> Error {
 struct Walk<'a> {
     stack: &'a mut Stack,
     report: &'a mut Report,
+    root: &'a Path,
     xattr: bool,
     /// Of the root: other filesystems are left out.
     device: u64,
     contents: Contents,
-    /// Directories that are to be visited.
-    pending: Vec<Item>,
+    /// Directories that are to be visited. They hold no lookup: each of those may cost the daemon a
+    /// descriptor.
+    pending: Vec<PathBuf>,
 }
 
 /// What is on both sides, as far as the listing of its directory goes.
@@ -82,43 +86,78 @@ impl Walk<'_> {
     }
 
     /// Compares the entries of a directory, each with what it names.
-    fn visit(&mut self, directory: &Item) -> Result<(), GuestError> {
-        let before = fs::symlink_metadata(&directory.path);
-        let names = host_names(&directory.path);
-        let found = match answer(self.stack.opendir(directory.node))? {
-            Ok(handle) => {
-                let listed = self.list(directory, handle)?;
-                self.stack.releasedir(directory.node, handle)?;
-                Ok(listed)
+    fn visit(&mut self, directory: &Path) -> Result<(), GuestError> {
+        let before = fs::symlink_metadata(directory);
+        let host = host_names(directory);
+        let guest = match self.enter(directory)? {
+            Ok(node) => {
+                let names = self.names(node, directory)?;
+                self.forget(node)?;
+                names
             }
             Err(error) => Err(error),
         };
-        let finding = match (names, found) {
+        let finding = match (host, guest) {
             (Ok(host), Ok(guest)) => compare_names(&host, &guest),
             (host, guest) => {
                 let host = host.err().map(|error| errno(&error));
-                Finding::of_failure("opendir", host, guest.err())
+                Finding::of_failure("list", host, guest.err())
             }
         };
-        if finding != Finding::Same {
-            self.judge(&directory.path, before.as_ref().ok(), finding);
+        self.judge(directory, before.as_ref().ok(), finding);
+        Ok(())
+    }
+
+    /// Looks a path below the root up, component by component. What is returned holds a lookup.
+    fn enter(&mut self, path: &Path) -> Result<Result<NodeId, Errno>, GuestError> {
+        let mut node = NodeId::ROOT;
+        for component in path.strip_prefix(self.root).unwrap_or(path) {
+            let found = answer(self.stack.lookup(node, &c_name(component.as_bytes())))?;
+            self.forget(node)?;
+            node = match found {
+                Ok(found) => found.nodeid,
+                Err(error) => return Ok(Err(error)),
+            };
         }
-        self.forget(directory.node)
+        Ok(Ok(node))
+    }
+
+    /// Opens a directory, compares what it lists, and returns the names.
+    fn names(
+        &mut self,
+        node: NodeId,
+        path: &Path,
+    ) -> Result<Result<HashSet<OsString>, Errno>, GuestError> {
+        let handle = match answer(self.stack.opendir(node))? {
+            Ok(handle) => handle,
+            Err(error) => return Ok(Err(error)),
+        };
+        let names = self.list(node, path, handle)?;
+        self.stack.releasedir(node, handle)?;
+        Ok(names)
     }
 
     /// Compares what an open directory lists, and returns the names.
-    fn list(&mut self, directory: &Item, handle: Handle) -> Result<HashSet<OsString>, GuestError> {
+    fn list(
+        &mut self,
+        node: NodeId,
+        path: &Path,
+        handle: Handle,
+    ) -> Result<Result<HashSet<OsString>, Errno>, GuestError> {
         let mut names = HashSet::new();
         let mut offset = 0;
         loop {
-            let entries = self.stack.readdirplus(directory.node, handle, offset)?;
+            let entries = match answer(self.stack.readdirplus(node, handle, offset))? {
+                Ok(entries) => entries,
+                Err(error) => return Ok(Err(error)),
+            };
             let Some(last) = entries.last() else {
-                return Ok(names);
+                return Ok(Ok(names));
             };
             offset = last.off;
             for entry in entries {
                 if entry.name != b"." && entry.name != b".." {
-                    self.compare_entry(directory, &entry)?;
+                    self.compare_entry(node, path, &entry)?;
                     names.insert(OsString::from_vec(entry.name));
                 }
             }
@@ -127,26 +166,24 @@ impl Walk<'_> {
 
     fn compare_entry(
         &mut self,
-        directory: &Item,
+        parent: NodeId,
+        directory: &Path,
         entry: &DirectoryEntry,
     ) -> Result<(), GuestError> {
-        let path = directory.path.join(OsString::from_vec(entry.name.clone()));
+        let path = directory.join(OsString::from_vec(entry.name.clone()));
         let found = match entry.entry {
             Some(found) => found,
             // READDIRPLUS need not look everything up.
-            None => {
-                let name = CString::new(entry.name.clone()).unwrap_or_default();
-                match answer(self.stack.lookup(directory.node, &name))? {
-                    Ok(found) => found,
-                    Err(error) => {
-                        let host = fs::symlink_metadata(&path);
-                        let host_error = host.as_ref().err().map(errno);
-                        let finding = Finding::of_failure("lookup", host_error, Some(error));
-                        self.judge(&path, host.as_ref().ok(), finding);
-                        return Ok(());
-                    }
+            None => match answer(self.stack.lookup(parent, &c_name(&entry.name)))? {
+                Ok(found) => found,
+                Err(error) => {
+                    let host = fs::symlink_metadata(&path);
+                    let host_error = host.as_ref().err().map(errno);
+                    let finding = Finding::of_failure("lookup", host_error, Some(error));
+                    self.judge(&path, host.as_ref().ok(), finding);
+                    return Ok(());
                 }
-            }
+            },
         };
         self.compare(Item {
             node: found.nodeid,
@@ -155,7 +192,8 @@ impl Walk<'_> {
         })
     }
 
-    /// Compares an item with the host's, and keeps it where it is a directory.
+    /// Compares an item with the host's, gives its lookup back, and has it visited where it is a
+    /// directory.
     fn compare(&mut self, item: Item) -> Result<(), GuestError> {
         self.report.progress(&item.path, self.stack.totals());
         let host = match fs::symlink_metadata(&item.path) {
@@ -176,11 +214,11 @@ impl Walk<'_> {
         self.report.count(kind_of(host.file_type()));
         let finding = self.findings(&item, &host)?;
         self.judge(&item.path, Some(&host), finding);
+        self.forget(item.node)?;
         if host.is_dir() {
-            self.pending.push(item);
-            return Ok(());
+            self.pending.push(item.path);
         }
-        self.forget(item.node)
+        Ok(())
     }
 
     /// Compares metadata, contents and extended attributes, up to the first difference.
@@ -251,6 +289,11 @@ impl Walk<'_> {
             _ => self.stack.forget(node),
         }
     }
+}
+
+/// The name of something that exists, which has no NUL.
+fn c_name(name: &[u8]) -> CString {
+    CString::new(name).unwrap_or_default()
 }
 
 fn host_names(directory: &Path) -> io::Result<HashSet<OsString>> {
