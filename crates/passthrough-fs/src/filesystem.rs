@@ -1,0 +1,269 @@
+//! [`FileSystem`], each method of which leads to the file about it.
+
+use std::sync::atomic::Ordering;
+
+use fuse_fs::abi::{
+    AccessIn, CopyFileRangeIn, CreateIn, FallocateIn, FlushIn, FsyncIn, Kstatfs, LseekIn, MkdirIn,
+    MknodIn, OpenIn, ReadIn, ReleaseIn, SetattrIn, StatxIn, WriteIn,
+};
+use fuse_fs::flags::{InitFlags, RenameFlags, SetxattrFlags};
+use fuse_fs::{
+    Attributes, Context, DirentPlusWriter, DirentWriter, Entry, FileSystem, Handle, Name,
+    Negotiation, NodeId, Opened, PayloadSink, PayloadSource, Result, StatxAttributes,
+    SymlinkTarget, XattrName,
+};
+
+use crate::{PassthroughFs, Xattr};
+
+impl FileSystem for PassthroughFs {
+    fn init(&self, negotiation: &mut Negotiation) -> Result<()> {
+        negotiation.enable(InitFlags::ATOMIC_O_TRUNC);
+        negotiation.enable(InitFlags::DO_READDIRPLUS);
+        negotiation.enable(InitFlags::READDIRPLUS_AUTO);
+        negotiation.enable(InitFlags::CREATE_SUPP_GROUP);
+        let submounts = negotiation.enable(InitFlags::SUBMOUNTS);
+        // Without it the guest clears SUID and SGID by itself, for which it reads an attribute
+        // before each write, if it can. Where it cannot, it is the cheaper way.
+        let kills_privileges =
+            self.xattr == Xattr::On && negotiation.enable(InitFlags::HANDLE_KILLPRIV_V2);
+        self.submounts.store(submounts, Ordering::Relaxed);
+        self.kills_privileges
+            .store(kills_privileges, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn destroy(&self) {
+        self.handles.clear();
+        self.inodes.clear();
+    }
+
+    fn lookup(&self, cx: &Context<'_>, parent: NodeId, name: Name<'_>) -> Result<Entry> {
+        self.do_lookup(cx, parent, name)
+    }
+
+    fn forget(&self, node: NodeId, nlookup: u64) {
+        self.inodes.forget(node, nlookup);
+    }
+
+    fn getattr(&self, cx: &Context<'_>, node: NodeId, _: Option<Handle>) -> Result<Attributes> {
+        self.do_getattr(cx, node)
+    }
+
+    fn statx(&self, cx: &Context<'_>, node: NodeId, _: &StatxIn) -> Result<StatxAttributes> {
+        self.do_statx(cx, node)
+    }
+
+    fn setattr(&self, cx: &Context<'_>, node: NodeId, args: &SetattrIn) -> Result<Attributes> {
+        self.do_setattr(cx, node, args)
+    }
+
+    fn readlink(&self, cx: &Context<'_>, node: NodeId, buffer: &mut [u8]) -> Result<usize> {
+        self.do_readlink(cx, node, buffer)
+    }
+
+    fn symlink(
+        &self,
+        cx: &Context<'_>,
+        parent: NodeId,
+        name: Name<'_>,
+        target: SymlinkTarget<'_>,
+    ) -> Result<Entry> {
+        self.do_symlink(cx, parent, name, target)
+    }
+
+    fn mknod(
+        &self,
+        cx: &Context<'_>,
+        parent: NodeId,
+        name: Name<'_>,
+        args: &MknodIn,
+    ) -> Result<Entry> {
+        self.do_mknod(cx, parent, name, args)
+    }
+
+    fn mkdir(
+        &self,
+        cx: &Context<'_>,
+        parent: NodeId,
+        name: Name<'_>,
+        args: &MkdirIn,
+    ) -> Result<Entry> {
+        self.do_mkdir(cx, parent, name, args)
+    }
+
+    fn unlink(&self, cx: &Context<'_>, parent: NodeId, name: Name<'_>) -> Result<()> {
+        self.do_unlink(cx, parent, name)
+    }
+
+    fn rmdir(&self, cx: &Context<'_>, parent: NodeId, name: Name<'_>) -> Result<()> {
+        self.do_rmdir(cx, parent, name)
+    }
+
+    fn rename(
+        &self,
+        cx: &Context<'_>,
+        parent: NodeId,
+        name: Name<'_>,
+        new_parent: NodeId,
+        new_name: Name<'_>,
+        flags: RenameFlags,
+    ) -> Result<()> {
+        self.do_rename(cx, (parent, name), (new_parent, new_name), flags)
+    }
+
+    fn link(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+        parent: NodeId,
+        name: Name<'_>,
+    ) -> Result<Entry> {
+        self.do_link(cx, node, parent, name)
+    }
+
+    fn open(&self, cx: &Context<'_>, node: NodeId, args: &OpenIn) -> Result<Opened> {
+        self.do_open(cx, node, args)
+    }
+
+    fn create(
+        &self,
+        cx: &Context<'_>,
+        parent: NodeId,
+        name: Name<'_>,
+        args: &CreateIn,
+    ) -> Result<(Entry, Opened)> {
+        self.do_create(cx, parent, name, args)
+    }
+
+    fn tmpfile(
+        &self,
+        cx: &Context<'_>,
+        parent: NodeId,
+        args: &CreateIn,
+    ) -> Result<(Entry, Opened)> {
+        self.do_tmpfile(cx, parent, args)
+    }
+
+    fn read(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+        args: &ReadIn,
+        sink: &mut dyn PayloadSink,
+    ) -> Result<usize> {
+        self.do_read(cx, node, args, sink)
+    }
+
+    fn write(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+        args: &WriteIn,
+        source: &mut dyn PayloadSource,
+    ) -> Result<usize> {
+        self.do_write(cx, node, args, source)
+    }
+
+    fn flush(&self, cx: &Context<'_>, node: NodeId, args: &FlushIn) -> Result<()> {
+        self.do_flush(cx, node, args)
+    }
+
+    fn release(&self, cx: &Context<'_>, node: NodeId, args: &ReleaseIn) -> Result<()> {
+        self.do_release(cx, node, args)
+    }
+
+    fn fsync(&self, cx: &Context<'_>, node: NodeId, args: &FsyncIn) -> Result<()> {
+        self.do_fsync(cx, node, args)
+    }
+
+    fn opendir(&self, cx: &Context<'_>, node: NodeId, _: &OpenIn) -> Result<Opened> {
+        self.do_opendir(cx, node)
+    }
+
+    fn readdir(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+        args: &ReadIn,
+        entries: &mut DirentWriter<'_>,
+    ) -> Result<()> {
+        self.do_readdir(cx, node, args, entries)
+    }
+
+    fn readdirplus(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+        args: &ReadIn,
+        entries: &mut DirentPlusWriter<'_>,
+    ) -> Result<()> {
+        self.do_readdirplus(cx, node, args, entries)
+    }
+
+    fn releasedir(&self, _: &Context<'_>, node: NodeId, args: &ReleaseIn) -> Result<()> {
+        self.do_releasedir(node, args)
+    }
+
+    fn fsyncdir(&self, cx: &Context<'_>, node: NodeId, args: &FsyncIn) -> Result<()> {
+        self.do_fsyncdir(cx, node, args)
+    }
+
+    fn statfs(&self, cx: &Context<'_>, node: NodeId) -> Result<Kstatfs> {
+        self.do_statfs(cx, node)
+    }
+
+    fn syncfs(&self, cx: &Context<'_>, node: NodeId) -> Result<()> {
+        self.do_syncfs(cx, node)
+    }
+
+    fn access(&self, cx: &Context<'_>, node: NodeId, args: &AccessIn) -> Result<()> {
+        self.do_access(cx, node, args)
+    }
+
+    fn setxattr(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+        name: XattrName<'_>,
+        value: &[u8],
+        flags: u32,
+        _: SetxattrFlags,
+    ) -> Result<()> {
+        self.do_setxattr(cx, node, name, value, flags)
+    }
+
+    fn getxattr(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+        name: XattrName<'_>,
+        buffer: &mut [u8],
+    ) -> Result<usize> {
+        self.do_getxattr(cx, node, name, buffer)
+    }
+
+    fn listxattr(&self, cx: &Context<'_>, node: NodeId, buffer: &mut [u8]) -> Result<usize> {
+        self.do_listxattr(cx, node, buffer)
+    }
+
+    fn removexattr(&self, cx: &Context<'_>, node: NodeId, name: XattrName<'_>) -> Result<()> {
+        self.do_removexattr(cx, node, name)
+    }
+
+    fn lseek(&self, _: &Context<'_>, node: NodeId, args: &LseekIn) -> Result<u64> {
+        self.do_lseek(node, args)
+    }
+
+    fn fallocate(&self, cx: &Context<'_>, node: NodeId, args: &FallocateIn) -> Result<()> {
+        self.do_fallocate(cx, node, args)
+    }
+
+    fn copy_file_range(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+        args: &CopyFileRangeIn,
+    ) -> Result<u64> {
+        self.do_copy_file_range(cx, node, args)
+    }
+}
