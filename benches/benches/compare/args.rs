@@ -8,12 +8,17 @@ use crate::Error;
 use crate::daemon::Program;
 use crate::rows::{ROWS, Row};
 
+/// How to get a reference daemon.
+pub(crate) const PEER_REMEDY: &str = "install it with `cargo install virtiofsd` (which needs \
+     libcap-ng-dev and libseccomp-dev), and say where it is with --peer";
+
 /// Compares our virtio-fs daemon with the reference daemon.
 #[derive(Debug, Parser)]
 pub(crate) struct Args {
-    /// The reference daemon: `cargo install virtiofsd` builds it.
+    /// The reference daemon: `cargo install virtiofsd` builds it. Without it there is nothing to
+    /// compare with, and nothing is done.
     #[arg(long)]
-    peer: PathBuf,
+    peer: Option<PathBuf>,
     /// Our daemon. Default: target/release/virtiofsd of this workspace.
     #[arg(long)]
     ours: Option<PathBuf>,
@@ -91,15 +96,15 @@ impl Args {
         }
     }
 
-    pub(crate) fn peer(&self) -> Program {
+    /// The reference daemon, where one was named.
+    pub(crate) fn peer(&self) -> Option<Program> {
         let mut arguments = self.common_arguments();
         arguments.push("--sandbox=none".into());
-        Program {
-            path: self.peer.clone(),
+        Some(Program {
+            path: self.peer.clone()?,
             arguments,
-            remedy: "install it with `cargo install virtiofsd` (which needs libcap-ng-dev and \
-                     libseccomp-dev), and say where it is with --peer",
-        }
+            remedy: PEER_REMEDY,
+        })
     }
 
     fn common_arguments(&self) -> Vec<String> {

@@ -12,7 +12,7 @@ mod session;
 
 use std::process::ExitCode;
 
-use args::Args;
+use args::{Args, PEER_REMEDY};
 use clap::Parser;
 use report::Report;
 use session::Contender;
@@ -47,13 +47,19 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<(), Error> {
+    // As in `cargo bench` without arguments.
+    let Some(peer) = args.peer() else {
+        eprintln!("compare: skipped: needs a reference daemon: {PEER_REMEDY}");
+        return Ok(());
+    };
+    let ours = args.ours();
     let rows = args.rows()?;
     let mut report = Report::default();
     for round in 0..args.rounds {
         eprintln!("round {} of {}", round + 1, args.rounds);
         let mut contenders = [
-            Contender::start(args.ours(), args)?,
-            Contender::start(args.peer(), args)?,
+            Contender::start(&ours, args)?,
+            Contender::start(&peer, args)?,
         ];
         for row in &rows {
             // Who is second finds the processor warmer.

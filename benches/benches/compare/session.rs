@@ -49,7 +49,7 @@ struct Open {
 }
 
 impl Contender {
-    pub(crate) fn start(program: Program, args: &Args) -> Result<Self, Error> {
+    pub(crate) fn start(program: &Program, args: &Args) -> Result<Self, Error> {
         let dir = TempDir::with_prefix_in("virtio-fs-compare-", &args.dir).map_err(|source| {
             Error::Io {
                 doing: "make a directory; choose another place with --dir",
@@ -62,7 +62,7 @@ impl Contender {
             source,
         })?;
         let socket = dir.path().join("socket");
-        let daemon = Daemon::start(&program, &socket, &shared, &dir.path().join("log"))?;
+        let daemon = Daemon::start(program, &socket, &shared, &dir.path().join("log"))?;
         let begin = || -> Result<(Mount, Files), GuestError> {
             let connection = Connection::connect(&socket, &args.driver())?;
             let mut mount = connection.mount(&MountOptions::default())?;
