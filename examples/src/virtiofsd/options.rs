@@ -81,7 +81,7 @@ pub(super) struct Options {
     )]
     pub(super) num_request_queues: u16,
 
-    /// Most threads for requests that wait for a disk or a lock, so that they hold up no others; 0
+    /// Most threads for requests that wait for a disk or a network, so that they hold up no others; 0
     /// for none
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = pool_size)]
     pub(super) thread_pool_size: usize,
