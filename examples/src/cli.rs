@@ -1,4 +1,4 @@
-use std::fmt::Display;
+use std::error::Error;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -25,9 +25,24 @@ pub(crate) fn parse<P: Parser>() -> Result<P, ExitCode> {
 }
 
 /// Says in one line what went wrong.
-pub(crate) fn failure(program: &str, error: &dyn Display) -> ExitCode {
-    eprintln!("{program}: {error}");
+pub(crate) fn failure(program: &str, error: &dyn Error) -> ExitCode {
+    eprintln!("{program}: {}", with_causes(error));
     ExitCode::FAILURE
+}
+
+/// The message, and those of its causes that it does not quote itself.
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let message = error.to_string();
+        if !text.contains(&message) {
+            text.push_str(": ");
+            text.push_str(&message);
+        }
+        cause = error.source();
+    }
+    text
 }
 
 /// The paragraphs of clap's message that say what is wrong and what was meant, without those on how
@@ -72,6 +87,26 @@ mod tests {
         assert_eq!(
             summary_of(&["program", "--number=10"]),
             "invalid value '10' for '--number <NUMBER>': 10 is not in 1..=9"
+        );
+    }
+
+    #[test]
+    fn causes_are_told_once() {
+        #[derive(Debug, thiserror::Error)]
+        enum Failure {
+            #[error("cannot open: {0}")]
+            Quoting(#[source] std::io::Error),
+            #[error("cannot wait")]
+            Silent(#[source] std::io::Error),
+        }
+        let cause = || std::io::Error::other("no disk");
+        assert_eq!(
+            with_causes(&Failure::Quoting(cause())),
+            "cannot open: no disk"
+        );
+        assert_eq!(
+            with_causes(&Failure::Silent(cause())),
+            "cannot wait: no disk"
         );
     }
 }

@@ -86,7 +86,7 @@ impl Guest {
         assert!(self.qemu.wait().is_ok_and(|status| status.success()));
         lines
             .into_iter()
-            .filter(|line| line.starts_with("guest: "))
+            .filter(|line| line.contains("guest: "))
             .collect()
     }
 
