@@ -4,6 +4,8 @@
 #![deny(unsafe_code)]
 
 mod cli;
+pub mod filesystem;
+pub mod log;
 pub mod share;
 mod sys;
 pub mod virtiofsd;

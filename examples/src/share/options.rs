@@ -2,7 +2,8 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-use crate::virtiofsd::{CacheMode, LogLevel};
+use crate::filesystem::CacheMode;
+use crate::log::LogLevel;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -6,13 +6,12 @@ mod options;
 mod signals;
 mod socket;
 
-use std::io::{self, IsTerminal as _};
 use std::os::unix::net::UnixListener;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use fuse_fs::{Access, Serve, Session, SessionConfig};
-use passthrough_fs::{Config, PassthroughFs, Xattr};
+use fuse_fs::{Serve, Session};
+use passthrough_fs::PassthroughFs;
 use rustix::fs::Mode;
 use rustix::process::umask;
 use vhost_user_fs::{Backend, BackendConfig, ConfigError, Daemon, DaemonError};
@@ -20,7 +19,6 @@ use virtio_fs_queue::Pool;
 
 use crate::cli;
 use options::Options;
-pub use options::{CacheMode, LogLevel};
 use signals::Signals;
 use socket::BoundSocket;
 
@@ -64,20 +62,11 @@ pub fn main() -> ExitCode {
         println!("{CAPABILITIES}");
         return ExitCode::SUCCESS;
     }
-    start_log(&options);
+    options.log.start();
     match serve(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => cli::failure(NAME, &error),
     }
-}
-
-fn start_log(options: &Options) {
-    tracing_subscriber::fmt()
-        .with_max_level(options.log_filter())
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .with_target(false)
-        .init();
 }
 
 fn serve(options: &Options) -> Result<(), Error> {
@@ -102,20 +91,9 @@ fn serve(options: &Options) -> Result<(), Error> {
 }
 
 fn filesystem(options: &Options) -> Result<Arc<dyn Serve>, Error> {
-    let xattr = match options.xattr {
-        true => Xattr::On,
-        false => Xattr::Off,
-    };
-    let access = match options.readonly {
-        true => Access::ReadOnly,
-        false => Access::ReadWrite,
-    };
-    let config = Config::new(options.shared_dir())
-        .cache(options.cache.into())
-        .xattr(xattr);
-    let filesystem = PassthroughFs::new(config)?;
-    let session = SessionConfig::new().access(access);
-    Ok(Arc::new(Session::with_config(filesystem, session)))
+    let filesystem = PassthroughFs::new(options.filesystem.passthrough(options.shared_dir()))?;
+    let session = Session::with_config(filesystem, options.filesystem.session());
+    Ok(Arc::new(session))
 }
 
 /// The socket to listen on, and what removes it at the end where it was made here.

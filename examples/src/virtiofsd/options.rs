@@ -1,10 +1,11 @@
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 
-use clap::{Parser, ValueEnum};
-use passthrough_fs::CachePolicy;
-use tracing::level_filters::LevelFilter;
+use clap::Parser;
 use vhost_user_fs::{MAX_REQUEST_QUEUES, Tag};
+
+use crate::filesystem::FilesystemOptions;
+use crate::log::LogOptions;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -56,21 +57,9 @@ pub(super) struct Options {
     )]
     shared_dir: Option<PathBuf>,
 
-    /// What the guest may cache
-    #[arg(long, value_name = "MODE", value_enum, default_value_t)]
-    pub(super) cache: CacheMode,
-
     /// Tag that the device tells the VMM, 1 to 36 bytes. QEMU ignores it and wants its own tag=
     #[arg(long)]
     pub(super) tag: Option<Tag>,
-
-    /// Refuse every change
-    #[arg(long)]
-    pub(super) readonly: bool,
-
-    /// Offer extended attributes
-    #[arg(long)]
-    pub(super) xattr: bool,
 
     /// Most request queues that the VMM may use, 1 to 63. A guest uses one per processor
     #[arg(
@@ -86,49 +75,15 @@ pub(super) struct Options {
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = pool_size)]
     pub(super) thread_pool_size: usize,
 
-    /// What is logged, to standard error
-    #[arg(long, value_name = "LEVEL", value_enum, default_value_t)]
-    pub(super) log_level: LogLevel,
-
-    /// Short for --log-level=debug
-    #[arg(short = 'd', conflicts_with = "log_level")]
-    pub(super) debug: bool,
-
     /// Print what this daemon can do, as JSON, and end
     #[arg(long)]
     pub(super) print_capabilities: bool,
-}
 
-/// What the guest may cache, and for how long.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub enum CacheMode {
-    /// Nothing: always what the host has, at a price
-    Never,
-    /// Names and attributes, for a day; no data. For a share that nobody else changes
-    Metadata,
-    /// Names and attributes for a second, data while a file is open
-    #[default]
-    Auto,
-    /// All, for a day. For a share that nobody else changes
-    Always,
-}
+    #[command(flatten)]
+    pub(super) log: LogOptions,
 
-/// The least important events that are logged.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub enum LogLevel {
-    /// Nothing
-    Off,
-    /// What went wrong
-    Error,
-    /// What may be wrong
-    Warn,
-    /// Front-ends that come and go
-    #[default]
-    Info,
-    /// Sessions and their queues
-    Debug,
-    /// Every request
-    Trace,
+    #[command(flatten, next_help_heading = "What is shared, and how")]
+    pub(super) filesystem: FilesystemOptions,
 }
 
 impl Options {
@@ -140,32 +95,6 @@ impl Options {
     /// Where to listen. There is a path where there is no descriptor.
     pub(super) fn socket_path(&self) -> &Path {
         self.socket_path.as_deref().unwrap_or(Path::new(""))
-    }
-
-    /// The level that was asked for.
-    pub(super) fn log_filter(&self) -> LevelFilter {
-        if self.debug {
-            return LevelFilter::DEBUG;
-        }
-        match self.log_level {
-            LogLevel::Off => LevelFilter::OFF,
-            LogLevel::Error => LevelFilter::ERROR,
-            LogLevel::Warn => LevelFilter::WARN,
-            LogLevel::Info => LevelFilter::INFO,
-            LogLevel::Debug => LevelFilter::DEBUG,
-            LogLevel::Trace => LevelFilter::TRACE,
-        }
-    }
-}
-
-impl From<CacheMode> for CachePolicy {
-    fn from(mode: CacheMode) -> Self {
-        match mode {
-            CacheMode::Never => Self::Never,
-            CacheMode::Metadata => Self::Metadata,
-            CacheMode::Auto => Self::Auto,
-            CacheMode::Always => Self::Always,
-        }
     }
 }
 

@@ -1,0 +1,7 @@
+//! A directory of this host as a filesystem, with the options that every program which
+//! serves one has.
+
+mod options;
+
+pub use options::CacheMode;
+pub(crate) use options::FilesystemOptions;
