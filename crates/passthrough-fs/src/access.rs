@@ -13,7 +13,7 @@ impl PassthroughFs {
     /// Checks by the mode alone: neither ACLs nor the caller's other groups are known. Linux does
     /// not ask over virtio-fs, as its kernel checks permissions by itself.
     pub(crate) fn do_access(&self, cx: &Context<'_>, node: NodeId, args: &AccessIn) -> Result<()> {
-        let stat = stat_fd(&self.inode(cx, node)?.fd)?;
+        let stat = stat_fd(self.inode(cx, node)?)?;
         let mode = u32::from(stat.stx_mode);
         let anyone_executes = mode & 0o111 != 0 || kind(&stat) == Kind::Directory;
         let granted = match cx.uid {

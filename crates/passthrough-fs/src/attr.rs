@@ -11,7 +11,7 @@ use rustix::fs::{
 
 use crate::PassthroughFs;
 use crate::credentials::KillPrivileges;
-use crate::inode_table::{Identity, Inode, Kind};
+use crate::inode_table::{Identity, Kind, Pinned};
 use crate::namespace::permissions;
 use crate::proc::FdName;
 
@@ -22,15 +22,15 @@ const SECOND: u32 = 1_000_000_000;
 
 impl PassthroughFs {
     pub(crate) fn do_getattr(&self, cx: &Context<'_>, node: NodeId) -> Result<Attributes> {
-        self.attributes(&*self.inode(cx, node)?)
+        self.attributes(&self.inode(cx, node)?)
     }
 
     pub(crate) fn do_statx(&self, cx: &Context<'_>, node: NodeId) -> Result<StatxAttributes> {
         let inode = self.inode(cx, node)?;
         let mask = MASK | StatxFlags::BTIME;
-        let stat = rustix::fs::statx(&inode.fd, c"", AtFlags::EMPTY_PATH, mask)?;
+        let stat = rustix::fs::statx(&inode, c"", AtFlags::EMPTY_PATH, mask)?;
         Ok(StatxAttributes {
-            stat: wire_statx(&stat),
+            stat: self.wire_statx(&stat),
             flags: AttrFlags::empty(),
             valid: self.timeout,
         })
@@ -46,14 +46,14 @@ impl PassthroughFs {
         // What is wrong in itself is refused before anything has changed.
         let (uid, gid) = new_owner(args)?;
         let times = new_times(args)?;
-        let own_name = FdName::new(&inode.fd)?;
+        let own_name = FdName::new(&inode)?;
         let path = own_name.as_c_str();
         if args.valid.contains(SetattrValid::MODE) {
             let mode = permissions(args.mode);
             rustix::fs::chmodat(self.proc.dir(), path, mode, AtFlags::empty())?;
         }
         if uid.is_some() || gid.is_some() {
-            rustix::fs::chownat(&inode.fd, c"", uid, gid, AtFlags::EMPTY_PATH)?;
+            rustix::fs::chownat(&inode, c"", uid, gid, AtFlags::EMPTY_PATH)?;
         }
         if args.valid.contains(SetattrValid::SIZE) {
             self.change_size(cx, node, &inode, args)?;
@@ -67,7 +67,7 @@ impl PassthroughFs {
 
     pub(crate) fn do_statfs(&self, cx: &Context<'_>, node: NodeId) -> Result<Kstatfs> {
         let inode = self.inode(cx, node)?;
-        let stat = rustix::fs::fstatvfs(&inode.fd)?;
+        let stat = rustix::fs::fstatvfs(&inode)?;
         let word = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
         Ok(Kstatfs {
             blocks: stat.f_blocks,
@@ -82,9 +82,9 @@ impl PassthroughFs {
         })
     }
 
-    fn attributes(&self, inode: &Inode) -> Result<Attributes> {
+    fn attributes(&self, inode: &Pinned) -> Result<Attributes> {
         Ok(Attributes {
-            attr: attr(&stat_fd(&inode.fd)?),
+            attr: self.attr(&stat_fd(inode)?),
             valid: self.timeout,
         })
     }
@@ -93,7 +93,7 @@ impl PassthroughFs {
         &self,
         cx: &Context<'_>,
         node: NodeId,
-        inode: &Inode,
+        inode: &Pinned,
         args: &SetattrIn,
     ) -> Result<()> {
         if inode.kind != Kind::Regular {
@@ -108,6 +108,54 @@ impl PassthroughFs {
         let file = self.reopen_file(cx, inode, OFlags::WRONLY)?;
         let _killing = KillPrivileges::begin(kill)?;
         Ok(rustix::fs::ftruncate(&file, args.size)?)
+    }
+
+    /// Attributes as the guest reads them. Seconds before 1970 are negative numbers in two's
+    /// complement.
+    pub(crate) fn attr(&self, stat: &Statx) -> Attr {
+        Attr {
+            ino: stat.stx_ino,
+            size: stat.stx_size,
+            blocks: stat.stx_blocks,
+            atime: stat.stx_atime.tv_sec.cast_unsigned(),
+            mtime: stat.stx_mtime.tv_sec.cast_unsigned(),
+            ctime: stat.stx_ctime.tv_sec.cast_unsigned(),
+            atimensec: stat.stx_atime.tv_nsec,
+            mtimensec: stat.stx_mtime.tv_nsec,
+            ctimensec: stat.stx_ctime.tv_nsec,
+            mode: stat.stx_mode.into(),
+            nlink: stat.stx_nlink,
+            uid: stat.stx_uid,
+            gid: stat.stx_gid,
+            rdev: encode_device(stat.stx_rdev_major, stat.stx_rdev_minor),
+            blksize: stat.stx_blksize,
+            flags: AttrFlags::empty(),
+        }
+    }
+
+    fn wire_statx(&self, stat: &Statx) -> WireStatx {
+        WireStatx {
+            mask: stat.stx_mask & (StatxFlags::BASIC_STATS | StatxFlags::BTIME).bits(),
+            blksize: stat.stx_blksize,
+            attributes: stat.stx_attributes.bits(),
+            nlink: stat.stx_nlink,
+            uid: stat.stx_uid,
+            gid: stat.stx_gid,
+            mode: stat.stx_mode,
+            ino: stat.stx_ino,
+            size: stat.stx_size,
+            blocks: stat.stx_blocks,
+            attributes_mask: stat.stx_attributes_mask.bits(),
+            atime: wire_time(stat.stx_atime),
+            btime: wire_time(stat.stx_btime),
+            ctime: wire_time(stat.stx_ctime),
+            mtime: wire_time(stat.stx_mtime),
+            rdev_major: stat.stx_rdev_major,
+            rdev_minor: stat.stx_rdev_minor,
+            dev_major: stat.stx_dev_major,
+            dev_minor: stat.stx_dev_minor,
+            ..WireStatx::default()
+        }
     }
 }
 
@@ -175,29 +223,6 @@ pub(crate) fn kind(stat: &Statx) -> Kind {
     }
 }
 
-/// Attributes as the guest reads them. Seconds before 1970 are negative numbers in two's
-/// complement.
-pub(crate) fn attr(stat: &Statx) -> Attr {
-    Attr {
-        ino: stat.stx_ino,
-        size: stat.stx_size,
-        blocks: stat.stx_blocks,
-        atime: stat.stx_atime.tv_sec.cast_unsigned(),
-        mtime: stat.stx_mtime.tv_sec.cast_unsigned(),
-        ctime: stat.stx_ctime.tv_sec.cast_unsigned(),
-        atimensec: stat.stx_atime.tv_nsec,
-        mtimensec: stat.stx_mtime.tv_nsec,
-        ctimensec: stat.stx_ctime.tv_nsec,
-        mode: stat.stx_mode.into(),
-        nlink: stat.stx_nlink,
-        uid: stat.stx_uid,
-        gid: stat.stx_gid,
-        rdev: encode_device(stat.stx_rdev_major, stat.stx_rdev_minor),
-        blksize: stat.stx_blksize,
-        flags: AttrFlags::empty(),
-    }
-}
-
 /// A device number as the kernel packs it into 32 bits: 12 bits of the major number between the
 /// low 8 and the high 12 bits of the minor number.
 pub(crate) const fn encode_device(major: u32, minor: u32) -> u32 {
@@ -210,31 +235,6 @@ pub(crate) const fn decode_device(device: u32) -> (u32, u32) {
         (device >> 8) & 0xfff,
         (device & 0xff) | ((device >> 12) & 0xf_ff00),
     )
-}
-
-fn wire_statx(stat: &Statx) -> WireStatx {
-    WireStatx {
-        mask: stat.stx_mask & (StatxFlags::BASIC_STATS | StatxFlags::BTIME).bits(),
-        blksize: stat.stx_blksize,
-        attributes: stat.stx_attributes.bits(),
-        nlink: stat.stx_nlink,
-        uid: stat.stx_uid,
-        gid: stat.stx_gid,
-        mode: stat.stx_mode,
-        ino: stat.stx_ino,
-        size: stat.stx_size,
-        blocks: stat.stx_blocks,
-        attributes_mask: stat.stx_attributes_mask.bits(),
-        atime: wire_time(stat.stx_atime),
-        btime: wire_time(stat.stx_btime),
-        ctime: wire_time(stat.stx_ctime),
-        mtime: wire_time(stat.stx_mtime),
-        rdev_major: stat.stx_rdev_major,
-        rdev_minor: stat.stx_rdev_minor,
-        dev_major: stat.stx_dev_major,
-        dev_minor: stat.stx_dev_minor,
-        ..WireStatx::default()
-    }
 }
 
 fn wire_time(time: StatxTimestamp) -> SxTime {

@@ -11,7 +11,7 @@ use rustix::fs::SeekFrom;
 
 use crate::budget::{Budget, Permit};
 use crate::handle_table::OpenDirectory;
-use crate::inode_table::{Identity, Inode};
+use crate::inode_table::{Identity, Pinned};
 use crate::lookup::Guess;
 use crate::{PassthroughFs, sys};
 
@@ -86,7 +86,7 @@ impl PassthroughFs {
         &self,
         cx: &Context<'_>,
         parent: NodeId,
-        dir: &Inode,
+        dir: &Pinned,
         entry: &RawEntry<'_>,
     ) -> Result<Listed> {
         let unlooked = Listed::There(EntryOut::default());

@@ -1,6 +1,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as MapEntry;
-use std::os::fd::OwnedFd;
+use std::ops::Deref;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -36,7 +37,7 @@ pub(crate) enum Kind {
 #[derive(Debug)]
 pub(crate) struct Inode {
     /// Opened with O_PATH: it pins the inode, so that neither its identity nor its kind changes.
-    pub(crate) fd: OwnedFd,
+    fd: Arc<OwnedFd>,
     pub(crate) identity: Identity,
     pub(crate) kind: Kind,
     pub(crate) volume: Arc<Volume>,
@@ -44,6 +45,27 @@ pub(crate) struct Inode {
     _permit: Option<Permit>,
     /// How many inodes the table had been given before this one.
     age: u64,
+}
+
+/// An inode together with a descriptor of it, opened with O_PATH, that stays open while this lives.
+#[derive(Debug, Clone)]
+pub(crate) struct Pinned {
+    inode: Arc<Inode>,
+    fd: Arc<OwnedFd>,
+}
+
+impl AsFd for Pinned {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Deref for Pinned {
+    type Target = Inode;
+
+    fn deref(&self) -> &Inode {
+        &self.inode
+    }
 }
 
 /// A moment in the life of an [`InodeTable`].
@@ -60,13 +82,21 @@ impl Inode {
         permit: Option<Permit>,
     ) -> Self {
         Self {
-            fd,
+            fd: Arc::new(fd),
             identity,
             kind,
             volume,
             lookups: AtomicU64::new(1),
             _permit: permit,
             age: 0,
+        }
+    }
+
+    /// A descriptor of the inode, for as long as it is used.
+    pub(crate) fn pin(self: Arc<Self>) -> Pinned {
+        Pinned {
+            fd: Arc::clone(&self.fd),
+            inode: self,
         }
     }
 

@@ -6,9 +6,9 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, Statx};
 use rustix::io::Errno as SysErrno;
 
 use crate::PassthroughFs;
-use crate::attr::{attr, identity, kind, stat_fd, stat_name};
+use crate::attr::{identity, kind, stat_fd, stat_name};
 use crate::budget::Permit;
-use crate::inode_table::{Inode, Kind};
+use crate::inode_table::{Inode, Kind, Pinned};
 
 /// A name has one component, and nothing that it leads to can be outside of its directory. The
 /// flags say the same once more to the kernel. Mount points below the root are crossed.
@@ -49,7 +49,7 @@ impl PassthroughFs {
     /// The node that `name` stands for in `dir`, with a lookup counted, and its attributes.
     pub(crate) fn find(
         &self,
-        dir: &Inode,
+        dir: &Pinned,
         name: Name<'_>,
         guess: Guess,
         blocking: Blocking,
@@ -57,7 +57,7 @@ impl PassthroughFs {
         let name = name.as_c_str();
         if guess == Guess::Known {
             let before = self.inodes.now();
-            let stat = stat_name(&dir.fd, name)?;
+            let stat = stat_name(dir, name)?;
             if let Some(node) = self.inodes.claim(&identity(&stat), before) {
                 return Ok((node, stat));
             }
@@ -68,7 +68,7 @@ impl PassthroughFs {
         }
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd =
-            rustix::fs::openat2(&dir.fd, name, flags, Mode::empty(), resolve).map_err(|errno| {
+            rustix::fs::openat2(dir, name, flags, Mode::empty(), resolve).map_err(|errno| {
                 match errno {
                     SysErrno::AGAIN if resolve.contains(ResolveFlags::CACHED) => Error::WouldBlock,
                     errno => errno.into(),
@@ -111,7 +111,7 @@ impl PassthroughFs {
 
     /// What the guest is told of a node that it finds in `dir`.
     pub(crate) fn entry(&self, dir: &Inode, node: NodeId, stat: &Statx) -> Entry {
-        let mut attr = attr(stat);
+        let mut attr = self.attr(stat);
         let here = &dir.identity;
         let there = identity(stat);
         let elsewhere = (here.dev, here.mount) != (there.dev, there.mount);
@@ -127,15 +127,16 @@ impl PassthroughFs {
         }
     }
 
-    /// The inode of `node`. Where that is on another machine, whatever is done with it may wait.
-    pub(crate) fn inode(&self, cx: &Context<'_>, node: NodeId) -> Result<Arc<Inode>> {
+    /// The inode of `node`, with a descriptor of it. Where it is on another machine, whatever is
+    /// done with it may wait.
+    pub(crate) fn inode(&self, cx: &Context<'_>, node: NodeId) -> Result<Pinned> {
         let inode = self.inodes.get(node).ok_or(Errno::ESTALE)?;
         inode.volume.check_reachable(cx)?;
-        Ok(inode)
+        Ok(inode.pin())
     }
 
     /// The inode of the directory `node`.
-    pub(crate) fn directory_inode(&self, cx: &Context<'_>, node: NodeId) -> Result<Arc<Inode>> {
+    pub(crate) fn directory_inode(&self, cx: &Context<'_>, node: NodeId) -> Result<Pinned> {
         let inode = self.inode(cx, node)?;
         match inode.kind {
             Kind::Directory => Ok(inode),

@@ -1,5 +1,4 @@
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use fuse_fs::abi::{MkdirIn, MknodIn};
 use fuse_fs::flags::RenameFlags;
@@ -8,7 +7,7 @@ use rustix::fs::{AtFlags, FileType, Mode, RenameFlags as SysRenameFlags};
 
 use crate::PassthroughFs;
 use crate::attr::{decode_device, stat_fd};
-use crate::inode_table::{Inode, Kind};
+use crate::inode_table::Kind;
 use crate::lookup::Guess;
 use crate::proc::FdName;
 
@@ -26,7 +25,7 @@ impl PassthroughFs {
         if inode.kind != Kind::Symlink || buffer.is_empty() {
             return Err(Errno::EINVAL.into());
         }
-        Ok(rustix::fs::readlinkat_raw(&inode.fd, c"", buffer)?)
+        Ok(rustix::fs::readlinkat_raw(&inode, c"", buffer)?)
     }
 
     pub(crate) fn do_symlink(
@@ -100,7 +99,7 @@ impl PassthroughFs {
         let flags = SysRenameFlags::from_bits_retain(flags.bits());
         let (name, new_name) = (name.as_c_str(), new_name.as_c_str());
         Ok(rustix::fs::renameat_with(
-            &from.fd, name, &to.fd, new_name, flags,
+            &from, name, &to, new_name, flags,
         )?)
     }
 
@@ -113,15 +112,15 @@ impl PassthroughFs {
     ) -> Result<Entry> {
         let inode = self.inode(cx, node)?;
         let dir = self.directory_inode(cx, parent)?;
-        let own_name = FdName::new(&inode.fd)?;
+        let own_name = FdName::new(&inode)?;
         rustix::fs::linkat(
             self.proc.dir(),
             own_name.as_c_str(),
-            &dir.fd,
+            &dir,
             name.as_c_str(),
             AtFlags::SYMLINK_FOLLOW,
         )?;
-        let stat = stat_fd(&inode.fd)?;
+        let stat = stat_fd(&inode)?;
         if !self.inodes.claim_node(node, &inode) {
             return Err(Errno::ESTALE.into());
         }
@@ -135,14 +134,14 @@ impl PassthroughFs {
         cx: &Context<'_>,
         parent: NodeId,
         name: Name<'_>,
-        make: impl FnOnce(&OwnedFd) -> rustix::io::Result<()>,
+        make: impl FnOnce(BorrowedFd<'_>) -> rustix::io::Result<()>,
     ) -> Result<Entry> {
-        let dir: Arc<Inode> = self.directory_inode(cx, parent)?;
+        let dir = self.directory_inode(cx, parent)?;
         {
             // Nothing is made of which the guest could not be told.
             let _room = self.permit()?;
             let _as_caller = self.credentials.assume(cx)?;
-            make(&dir.fd)?;
+            make(dir.as_fd())?;
         }
         let (node, stat) = self.find(&dir, name, Guess::Unknown, Blocking::Allowed)?;
         self.names.remember(parent, name);
@@ -157,7 +156,7 @@ impl PassthroughFs {
         flags: AtFlags,
     ) -> Result<()> {
         let dir = self.directory_inode(cx, parent)?;
-        Ok(rustix::fs::unlinkat(&dir.fd, name.as_c_str(), flags)?)
+        Ok(rustix::fs::unlinkat(&dir, name.as_c_str(), flags)?)
     }
 }
 

@@ -12,7 +12,7 @@ use crate::attr::stat_fd;
 use crate::credentials::KillPrivileges;
 use crate::dir::Stream;
 use crate::handle_table::{Durability, OpenDirectory, OpenFile};
-use crate::inode_table::{Inode, Kind};
+use crate::inode_table::{Kind, Pinned};
 use crate::lookup::{Guess, RESOLVE};
 use crate::namespace::permissions;
 use crate::volume::{Storage, Volume};
@@ -38,7 +38,7 @@ impl PassthroughFs {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         let directory = OpenDirectory {
             node,
-            fd: self.proc.reopen(&inode.fd, flags)?,
+            fd: self.proc.reopen(&inode, flags)?,
             volume: Arc::clone(&inode.volume),
             stream: Mutex::new(Stream::new(&self.kept_entries)),
             _permit: self.permit()?,
@@ -69,7 +69,7 @@ impl PassthroughFs {
             let _as_caller = self.credentials.assume(cx)?;
             let mode = permissions(args.mode);
             let flags = honoured(args.flags)? | create;
-            rustix::fs::openat2(&dir.fd, name.as_c_str(), flags, mode, RESOLVE)
+            rustix::fs::openat2(&dir, name.as_c_str(), flags, mode, RESOLVE)
         };
         self.names.remember(parent, name);
         match made {
@@ -93,7 +93,7 @@ impl PassthroughFs {
         let fd = {
             let _room = (self.permit()?, self.permit()?);
             let _as_caller = self.credentials.assume(cx)?;
-            rustix::fs::openat2(&dir.fd, c".", flags, permissions(args.mode), RESOLVE)?
+            rustix::fs::openat2(&dir, c".", flags, permissions(args.mode), RESOLVE)?
         };
         self.adopt_created(cx, &dir, fd, args.flags)
     }
@@ -129,7 +129,7 @@ impl PassthroughFs {
     pub(crate) fn reopen_file(
         &self,
         cx: &Context<'_>,
-        inode: &Inode,
+        inode: &Pinned,
         flags: OFlags,
     ) -> Result<OwnedFd> {
         match inode.kind {
@@ -139,10 +139,10 @@ impl PassthroughFs {
             Kind::Special => return Err(Errno::ENXIO.into()),
         }
         if cx.may_block() {
-            return self.proc.reopen(&inode.fd, flags);
+            return self.proc.reopen(inode, flags);
         }
         // Does not wait until a lease on the file is given up (fcntl(2)).
-        match self.proc.reopen(&inode.fd, flags | OFlags::NONBLOCK) {
+        match self.proc.reopen(inode, flags | OFlags::NONBLOCK) {
             Err(Error::Errno(Errno::EAGAIN)) => Err(Error::WouldBlock),
             result => result,
         }
@@ -152,7 +152,7 @@ impl PassthroughFs {
         &self,
         cx: &Context<'_>,
         node: NodeId,
-        inode: &Inode,
+        inode: &Pinned,
         flags: u32,
         open_flags: OpenInFlags,
     ) -> Result<Opened> {
@@ -167,7 +167,7 @@ impl PassthroughFs {
     fn open_existing(
         &self,
         cx: &Context<'_>,
-        dir: &Inode,
+        dir: &Pinned,
         name: Name<'_>,
         args: &CreateIn,
     ) -> Result<(Entry, Opened)> {
@@ -188,7 +188,7 @@ impl PassthroughFs {
     fn adopt_created(
         &self,
         cx: &Context<'_>,
-        dir: &Inode,
+        dir: &Pinned,
         fd: OwnedFd,
         flags: u32,
     ) -> Result<(Entry, Opened)> {

@@ -105,7 +105,7 @@ impl PassthroughFs {
         let inode = self.inode(cx, node)?;
         own_umask_and_cwd()?;
         rustix::process::fchdir(self.proc.dir())?;
-        Ok(call(&FdName::new(&inode.fd)?)?)
+        Ok(call(&FdName::new(&inode)?)?)
     }
 }
 
