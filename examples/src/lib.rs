@@ -1,11 +1,15 @@
-//! The programs of this package, apart from their `main`: `virtiofsd`, the daemon, and `share`,
-//! which drives the whole stack without a virtual machine.
+//! The programs of this package, apart from their `main`: `virtiofsd`, the daemon; `mount`, which
+//! mounts a filesystem on this host; and `share`, which drives the whole stack without a virtual
+//! machine.
 
 #![deny(unsafe_code)]
 
 mod cli;
 pub mod filesystem;
+mod limits;
 pub mod log;
+pub mod mount;
 pub mod share;
+mod signals;
 mod sys;
 pub mod virtiofsd;

@@ -1,9 +1,11 @@
-//! What takes a descriptor's bare number.
+//! What takes a descriptor's bare number, and ioctl(2).
 
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
+
+use rustix::ioctl::{Opcode, Setter, ioctl, opcode};
 
 /// Makes a descriptor of one's own of the open file behind `fd`, a number that whoever started
 /// this process names. The inherited one stays open.
@@ -20,4 +22,19 @@ pub(crate) fn duplicate_inherited(fd: RawFd) -> io::Result<OwnedFd> {
     // duplicated, within this function, and the kernel says EBADF where no file is open there.
     let inherited = unsafe { BorrowedFd::borrow_raw(fd) };
     Ok(rustix::io::fcntl_dupfd_cloexec(inherited, 3)?)
+}
+
+/// Makes `device`, which is `/dev/fuse` freshly opened, another way to the mount behind `mounted`
+/// (`FUSE_DEV_IOC_CLONE`).
+///
+/// # Errors
+/// EINVAL where `mounted` is no device with a mount, ENOTTY where the kernel does not know how.
+pub(crate) fn clone_fuse_device(device: BorrowedFd<'_>, mounted: BorrowedFd<'_>) -> io::Result<()> {
+    const CLONE: Opcode = opcode::read::<u32>(229, 0);
+    let number = mounted.as_raw_fd().cast_unsigned();
+    // SAFETY: the argument of this command is a pointer to a u32, which the kernel only reads; the
+    // setter passes a pointer to the `number` that it holds. The kernel looks the descriptor up
+    // during the call, for which `mounted` keeps it open.
+    unsafe { ioctl(device, Setter::<CLONE, u32>::new(number)) }?;
+    Ok(())
 }

@@ -44,6 +44,11 @@ impl FilesystemOptions {
         Config::new(root).cache(self.cache.into()).xattr(xattr)
     }
 
+    /// Whether every change is refused.
+    pub(crate) fn is_readonly(&self) -> bool {
+        self.readonly
+    }
+
     /// What a session allows.
     pub(crate) fn session(&self) -> SessionConfig {
         let access = match self.readonly {

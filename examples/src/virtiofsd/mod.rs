@@ -1,9 +1,7 @@
 //! The back-end of a virtio-fs device, as a program: shares a directory of the host with a virtual
 //! machine, with the options of the reference daemon.
 
-mod limits;
 mod options;
-mod signals;
 mod socket;
 
 use std::os::unix::net::UnixListener;
@@ -17,9 +15,9 @@ use rustix::process::umask;
 use vhost_user_fs::{Backend, BackendConfig, ConfigError, Daemon, DaemonError};
 use virtio_fs_queue::Pool;
 
-use crate::cli;
+use crate::signals::{self, Signals};
+use crate::{cli, limits};
 use options::Options;
-use signals::Signals;
 use socket::BoundSocket;
 
 /// What the program is called.
@@ -84,7 +82,8 @@ fn serve(options: &Options) -> Result<(), Error> {
         pool: Arc::new(Pool::new(options.thread_pool_size)),
     })?;
     let daemon = Daemon::new(backend, listener)?;
-    signals.stop(daemon.stop_handle())?;
+    let handle = daemon.stop_handle();
+    signals.on_first(move || handle.stop())?;
     daemon.run()?;
     tracing::info!("ended by a signal");
     Ok(())

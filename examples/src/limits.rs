@@ -7,7 +7,7 @@ const ENOUGH_FILES: u64 = 1_000_000;
 
 /// Raises the limit on open files: each file that a guest has open is one here, and so may be each
 /// that it knows of. Takes the most that this process may have, where that is less than a million.
-pub(super) fn raise_open_files() {
+pub(crate) fn raise_open_files() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let wanted = ENOUGH_FILES.min(system_maximum());
     // No limit at all is as good.

@@ -2,11 +2,10 @@ use std::{io, process, thread};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator;
-use vhost_user_fs::StopHandle;
 
 /// Why signals cannot be dealt with.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
+pub(crate) enum Error {
     #[error("cannot catch SIGTERM and SIGINT: {0}")]
     Catch(#[source] io::Error),
     #[error("cannot start a thread: {0}")]
@@ -14,23 +13,23 @@ pub(super) enum Error {
 }
 
 /// SIGTERM and SIGINT, which no longer end the process by themselves.
-pub(super) struct Signals(iterator::Signals);
+pub(crate) struct Signals(iterator::Signals);
 
 impl Signals {
     /// Catches both from now on.
-    pub(super) fn catch() -> Result<Self, Error> {
+    pub(crate) fn catch() -> Result<Self, Error> {
         iterator::Signals::new([SIGTERM, SIGINT])
             .map(Self)
             .map_err(Error::Catch)
     }
 
-    /// Stops a daemon at the first signal, also one that has come already. The second ends the
+    /// Calls `stop` at the first signal, also one that has come already. The second ends the
     /// process: what is in flight may take as long as a disk likes.
-    pub(super) fn stop(mut self, daemon: StopHandle) -> Result<(), Error> {
+    pub(crate) fn on_first(mut self, stop: impl FnOnce() + Send + 'static) -> Result<(), Error> {
         let wait = move || {
             let mut signals = self.0.forever();
             signals.next();
-            daemon.stop();
+            stop();
             signals.next();
             process::exit(1);
         };

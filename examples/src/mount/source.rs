@@ -1,0 +1,111 @@
+//! What is mounted, as it is named on the command line.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+
+use fuse_fs::MemFs;
+
+/// What names a filesystem in memory, before its size.
+const MEMORY: &str = "memory:";
+
+/// What is mounted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Source {
+    /// A directory of the host.
+    Directory(PathBuf),
+    /// A filesystem in memory.
+    Memory {
+        /// Bytes that it holds at most.
+        limit: u64,
+    },
+}
+
+impl Source {
+    /// What `text` names.
+    ///
+    /// # Errors
+    /// Says what is wrong with the size.
+    pub(super) fn parse(text: OsString) -> Result<Self, String> {
+        let Some(size) = text.to_str().and_then(|text| text.strip_prefix(MEMORY)) else {
+            return Ok(Self::Directory(text.into()));
+        };
+        let limit = match size {
+            "" => MemFs::DEFAULT_LIMIT,
+            size => bytes(size).ok_or_else(|| {
+                format!("{size:?} is not a size: wants a number of bytes, or one with K, M or G")
+            })?,
+        };
+        Ok(Self::Memory { limit })
+    }
+
+    /// What kind of filesystem it is, in a word.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Directory(_) => "passthrough",
+            Self::Memory { .. } => "memory",
+        }
+    }
+}
+
+/// A number of bytes, or of KiB, MiB or GiB.
+fn bytes(size: &str) -> Option<u64> {
+    let (number, unit) = match size.char_indices().last()? {
+        (end, 'K' | 'k') => (&size[..end], 1 << 10),
+        (end, 'M' | 'm') => (&size[..end], 1 << 20),
+        (end, 'G' | 'g') => (&size[..end], 1 << 30),
+        _ => (size, 1),
+    };
+    number.parse::<u64>().ok()?.checked_mul(unit)
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory(path) => path.display().fmt(f),
+            Self::Memory { .. } => f.write_str(MEMORY),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        for (text, limit) in [
+            ("memory:", MemFs::DEFAULT_LIMIT),
+            ("memory:0", 0),
+            ("memory:1000", 1000),
+            ("memory:4K", 4096),
+            ("memory:64M", 64 << 20),
+            ("memory:2g", 2 << 30),
+        ] {
+            assert_eq!(
+                Source::parse(text.into()),
+                Ok(Source::Memory { limit }),
+                "{text}"
+            );
+        }
+        for text in [
+            "memory:M",
+            "memory:-1",
+            "memory:1T",
+            "memory:99999999999G",
+            "memory:é",
+        ] {
+            assert!(Source::parse(text.into()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn everything_else_is_a_directory() {
+        for text in ["/srv", "memory", "./memory:", "Memory:"] {
+            assert_eq!(
+                Source::parse(text.into()),
+                Ok(Source::Directory(text.into()))
+            );
+        }
+    }
+}
