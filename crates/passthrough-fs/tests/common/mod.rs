@@ -238,7 +238,7 @@ impl Share {
         let mut writer = DirentWriter::new(&mut buffer);
         self.fs.readdir(&me(), node, &args, &mut writer)?;
         let len = writer.len();
-        Ok(listed(&buffer[..len], 0))
+        Ok(listed(&buffer[..len], false))
     }
 
     pub fn readdirplus(
@@ -258,7 +258,7 @@ impl Share {
         let mut writer = DirentPlusWriter::new(&mut buffer);
         self.fs.readdirplus(cx, node, &args, &mut writer)?;
         let len = writer.len();
-        Ok(listed(&buffer[..len], 128))
+        Ok(listed(&buffer[..len], true))
     }
 
     /// All names of a directory, by READDIR or READDIRPLUS, in replies of `size` bytes.
@@ -289,20 +289,45 @@ pub struct Listed {
     pub name: String,
 }
 
-fn listed(mut bytes: &[u8], head: usize) -> Vec<Listed> {
+fn listed(bytes: &[u8], plus: bool) -> Vec<Listed> {
+    dirents(bytes, plus)
+        .into_iter()
+        .map(|entry| Listed {
+            node: entry.node,
+            ino: entry.ino,
+            cookie: entry.cookie,
+            kind: entry.kind,
+            name: String::from_utf8(entry.name).unwrap(),
+        })
+        .collect()
+}
+
+/// As [`Listed`], with any name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dirent {
+    pub node: u64,
+    pub ino: u64,
+    pub cookie: u64,
+    pub kind: u32,
+    pub name: Vec<u8>,
+}
+
+/// The entries of a READDIR or, with `plus`, a READDIRPLUS reply.
+pub fn dirents(mut bytes: &[u8], plus: bool) -> Vec<Dirent> {
     let word = |bytes: &[u8], at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().unwrap());
     let half = |bytes: &[u8], at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap());
+    let head = if plus { 128 } else { 0 };
     let mut all = Vec::new();
     while !bytes.is_empty() {
-        let node = if head > 0 { word(bytes, 0) } else { 0 };
+        let node = if plus { word(bytes, 0) } else { 0 };
         let dirent = &bytes[head..];
         let len = half(dirent, 16) as usize;
-        all.push(Listed {
+        all.push(Dirent {
             node,
             ino: word(dirent, 0),
             cookie: word(dirent, 8),
             kind: half(dirent, 20),
-            name: String::from_utf8(dirent[24..24 + len].to_vec()).unwrap(),
+            name: dirent[24..24 + len].to_vec(),
         });
         bytes = &bytes[(head + 24 + len).next_multiple_of(8)..];
     }

@@ -1,0 +1,161 @@
+//! Random sequences of operations have the same results through the share as on the host itself,
+//! error numbers included, and leave the same files behind.
+//!
+//! PROPTEST_CASES makes it more of them.
+#![allow(unreachable_pub, reason = "modules of one test")]
+
+mod answer;
+#[path = "../common/mod.rs"]
+mod common;
+mod guest;
+mod host;
+mod op;
+mod tree;
+
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::Path;
+
+use fuse_fs::{FileSystem, Negotiation};
+use passthrough_fs::{Config, PassthroughFs, Xattr};
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+use rustix::fs::Mode;
+use rustix::process::{Gid, Uid};
+use tempfile::TempDir;
+
+use guest::Guest;
+use host::Host;
+use op::{DIRS, FILES, NODES, Op};
+
+/// Sequences that are tried, unless PROPTEST_CASES says otherwise.
+const CASES: u32 = 64;
+/// Most operations of a sequence.
+const LEN: usize = 120;
+/// An ordinary user ("nobody").
+const NOBODY: u32 = 65534;
+
+/// As whom a sequence is run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum User {
+    /// Whoever runs the test.
+    Self_,
+    Nobody,
+}
+
+#[test]
+fn a_share_behaves_as_the_host() {
+    check(&std::env::temp_dir(), User::Self_, |config| config);
+}
+
+#[test]
+fn a_share_in_memory_behaves_as_the_host() {
+    check(Path::new("/dev/shm"), User::Self_, |config| config);
+}
+
+#[test]
+fn a_share_behaves_as_the_host_for_an_ordinary_user() {
+    // Where an ordinary user runs the tests, the first was this one.
+    if common::is_root("a_share_behaves_as_the_host_for_an_ordinary_user") {
+        check(&std::env::temp_dir(), User::Nobody, |config| config);
+    }
+}
+
+fn check(place: &Path, user: User, configure: fn(Config) -> Config) {
+    // On the host, as in the share, modes are exact.
+    rustix::process::umask(Mode::empty());
+    let mut config = ProptestConfig {
+        failure_persistence: None,
+        max_shrink_iters: 4000,
+        ..ProptestConfig::default()
+    };
+    if std::env::var_os("PROPTEST_CASES").is_none() {
+        config.cases = CASES;
+    }
+    let mut runner = TestRunner::new(config);
+    let checked = runner.run(&op::ops(LEN), |ops| compare(place, user, configure, &ops));
+    if let Err(error) = checked {
+        panic!("{error}");
+    }
+}
+
+/// Runs `ops` on a fresh share and on a fresh directory beside it.
+fn compare(
+    place: &Path,
+    user: User,
+    configure: fn(Config) -> Config,
+    ops: &[Op],
+) -> Result<(), TestCaseError> {
+    let outer = TempDir::with_prefix_in("model-", place).unwrap();
+    std::fs::set_permissions(outer.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let [shared, bare] = ["shared", "bare"].map(|name| outer.path().join(name));
+    for dir in [&shared, &bare] {
+        std::fs::create_dir(dir).unwrap();
+        if user == User::Nobody {
+            chown(dir, Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+    }
+    // A thread of its own: the share changes those that call it.
+    let same = std::thread::scope(|scope| {
+        scope
+            .spawn(|| {
+                if user == User::Nobody {
+                    become_nobody();
+                }
+                compare_answers(configure(Config::new(&shared)), &bare, ops)
+            })
+            .join()
+    });
+    let same = same.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    // Also makes it possible to remove them.
+    let (shared, bare) = (tree::read(&shared), tree::read(&bare));
+    same?;
+    prop_assert_eq!(shared, bare);
+    Ok(())
+}
+
+fn compare_answers(config: Config, bare: &Path, ops: &[Op]) -> Result<(), TestCaseError> {
+    let fs = PassthroughFs::new(config.xattr(Xattr::On)).unwrap();
+    fs.init(&mut Negotiation::new(
+        &Default::default(),
+        Default::default(),
+    ))
+    .unwrap();
+    let (mut guest, mut host) = (Guest::new(fs), Host::new(bare));
+    let (prelude, last_look) = (op::prelude(), last_look());
+    for (number, op) in prelude.iter().chain(ops).chain(&last_look).enumerate() {
+        let (ours, theirs) = (guest.apply(op), host.apply(op));
+        prop_assert_eq!(
+            ours,
+            theirs,
+            "share and host, at operation {}, {:?}",
+            number,
+            op
+        );
+    }
+    Ok(())
+}
+
+/// At the end everything that is held is still what it is on the host.
+fn last_look() -> Vec<Op> {
+    let nodes = (0..NODES).map(|node| Op::GetAttr { node });
+    let files = (0..FILES).map(|file| Op::Read {
+        file,
+        offset: 0,
+        size: 100_000,
+    });
+    let dirs = (0..DIRS).map(|dir| Op::List {
+        dir,
+        size: 4096,
+        plus: true,
+    });
+    nodes.chain(files).chain(dirs).collect()
+}
+
+/// Makes the calling thread, and only it, an ordinary user.
+fn become_nobody() {
+    rustix::thread::set_thread_groups(&[]).unwrap();
+    let gid = Gid::from_raw(NOBODY);
+    rustix::thread::set_thread_res_gid(gid, gid, gid).unwrap();
+    let uid = Uid::from_raw(NOBODY);
+    rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();
+}
