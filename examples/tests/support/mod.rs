@@ -9,6 +9,8 @@
 mod console;
 mod daemon;
 mod guest;
+mod mount;
 
 pub(crate) use daemon::Daemon;
 pub(crate) use guest::{Guest, Share};
+pub(crate) use mount::Mount;
