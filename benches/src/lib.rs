@@ -1,1 +1,3 @@
-//! Benchmarks live in `benches/`; there is nothing to use here.
+//! What the benchmarks share. They live in `benches/`.
+
+pub mod daemon;

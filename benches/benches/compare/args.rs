@@ -1,16 +1,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use benches::daemon::Program;
 use clap::Parser;
 use virtio_fs_guest::Options;
 
 use crate::Error;
-use crate::daemon::Program;
 use crate::rows::{ROWS, Row};
-
-/// How to get a reference daemon.
-pub(crate) const PEER_REMEDY: &str = "install it with `cargo install virtiofsd` (which needs \
-     libcap-ng-dev and libseccomp-dev), and say where it is with --peer";
 
 /// Compares our virtio-fs daemon with the reference daemon.
 #[derive(Debug, Parser)]
@@ -80,31 +76,13 @@ impl Args {
     }
 
     pub(crate) fn ours(&self) -> Program {
-        let default = || {
-            std::env::var_os("CARGO_TARGET_DIR")
-                .map_or_else(
-                    || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target")),
-                    PathBuf::from,
-                )
-                .join("release/virtiofsd")
-        };
-        Program {
-            path: self.ours.clone().unwrap_or_else(default),
-            arguments: self.common_arguments(),
-            remedy: "build it with `cargo build --release -p examples --bin virtiofsd`, \
-                     or say where it is with --ours",
-        }
+        Program::ours(self.ours.clone(), self.common_arguments())
     }
 
     /// The reference daemon, where one was named.
     pub(crate) fn peer(&self) -> Option<Program> {
-        let mut arguments = self.common_arguments();
-        arguments.push("--sandbox=none".into());
-        Some(Program {
-            path: self.peer.clone()?,
-            arguments,
-            remedy: PEER_REMEDY,
-        })
+        let path = self.peer.clone()?;
+        Some(Program::peer(path, self.common_arguments()))
     }
 
     fn common_arguments(&self) -> Vec<String> {

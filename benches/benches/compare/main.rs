@@ -4,7 +4,6 @@
 //! `cargo bench -p benches --bench compare -- --peer PATH`
 
 mod args;
-mod daemon;
 mod measure;
 mod report;
 mod rows;
@@ -12,7 +11,8 @@ mod session;
 
 use std::process::ExitCode;
 
-use args::{Args, PEER_REMEDY};
+use args::Args;
+use benches::daemon::{DaemonError, PEER_REMEDY};
 use clap::Parser;
 use report::Report;
 use session::Contender;
@@ -21,7 +21,7 @@ use session::Contender;
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error("{0}")]
-    Daemon(#[from] daemon::DaemonError),
+    Daemon(#[from] DaemonError),
     #[error("the driver, on {row}: {source}")]
     Guest {
         row: &'static str,

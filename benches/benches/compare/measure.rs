@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use crate::daemon::Memory;
+use benches::daemon::Memory;
 
 /// Most latencies that are kept of a sample; those beyond are only counted.
 const MAX_LATENCIES: usize = 1 << 21;

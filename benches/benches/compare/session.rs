@@ -3,6 +3,7 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use benches::daemon::{Daemon, Program};
 use fuse_wire::abi::{EntryOut, GetattrIn, ReadIn, WriteIn};
 use fuse_wire::{Handle, LookupName, NodeId, Operation};
 use tempfile::TempDir;
@@ -12,7 +13,6 @@ use virtio_fs_guest::{
 
 use crate::Error;
 use crate::args::Args;
-use crate::daemon::{Daemon, Program};
 use crate::measure::{Recorder, Sample};
 use crate::rows::{ENTRIES, Kind, Row};
 

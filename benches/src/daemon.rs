@@ -1,3 +1,5 @@
+//! Daemons to drive, each a process of its own.
+
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,18 +9,57 @@ use std::time::{Duration, Instant};
 /// How long a daemon has to listen.
 const STARTUP: Duration = Duration::from_secs(10);
 
+/// How to get a reference daemon.
+pub const PEER_REMEDY: &str = "install it with `cargo install virtiofsd` (which needs \
+     libcap-ng-dev and libseccomp-dev), and say where it is with --peer";
+
 /// A daemon to run.
-#[derive(Debug)]
-pub(crate) struct Program {
-    pub(crate) path: PathBuf,
-    pub(crate) arguments: Vec<String>,
+#[derive(Debug, Clone)]
+pub struct Program {
+    /// The program.
+    pub path: PathBuf,
+    /// Its arguments, besides the socket and the shared directory.
+    pub arguments: Vec<String>,
     /// What to do where it is not there.
-    pub(crate) remedy: &'static str,
+    pub remedy: &'static str,
+}
+
+impl Program {
+    /// Our daemon; unless `path` says otherwise, the release build of this workspace.
+    #[must_use]
+    pub fn ours(path: Option<PathBuf>, arguments: Vec<String>) -> Self {
+        let default = || {
+            std::env::var_os("CARGO_TARGET_DIR")
+                .map_or_else(
+                    || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target")),
+                    PathBuf::from,
+                )
+                .join("release/virtiofsd")
+        };
+        Self {
+            path: path.unwrap_or_else(default),
+            arguments,
+            remedy: "build it with `cargo build --release -p examples --bin virtiofsd`, \
+                     or say where it is with --ours",
+        }
+    }
+
+    /// The reference daemon, with its sandbox off as ours has none.
+    #[must_use]
+    pub fn peer(path: PathBuf, mut arguments: Vec<String>) -> Self {
+        arguments.push("--sandbox=none".into());
+        Self {
+            path,
+            arguments,
+            remedy: PEER_REMEDY,
+        }
+    }
 }
 
 /// Why a daemon does not run.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum DaemonError {
+#[allow(missing_docs, reason = "the messages say it")]
+pub enum DaemonError {
     #[error("there is no daemon at {}: {remedy}", path.display())]
     Missing { path: PathBuf, remedy: &'static str },
     #[error("cannot run {}: {source}", path.display())]
@@ -31,7 +72,7 @@ pub(crate) enum DaemonError {
 
 /// A daemon that runs; it is killed when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Daemon {
+pub struct Daemon {
     path: PathBuf,
     child: Child,
     /// `/proc/PID`.
@@ -40,17 +81,20 @@ pub(crate) struct Daemon {
 
 /// Memory of a process in KiB (proc_pid_status(5)).
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Memory {
+pub struct Memory {
     /// `VmHWM`: with the guest's memory, as far as it was touched.
-    pub(crate) peak: u64,
+    pub peak: u64,
     /// `RssAnon`: the daemon's own.
-    pub(crate) anonymous: u64,
+    pub anonymous: u64,
 }
 
 impl Daemon {
     /// Runs `program` on `shared` and waits until it listens at `socket`. What it says goes to
     /// `log`.
-    pub(crate) fn start(
+    ///
+    /// # Errors
+    /// It is not there, or does not start.
+    pub fn start(
         program: &Program,
         socket: &Path,
         shared: &Path,
@@ -104,8 +148,17 @@ impl Daemon {
         Ok(())
     }
 
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Nanoseconds that all threads spent on a processor (`/proc/PID/task/TID/schedstat`).
-    pub(crate) fn cpu_nanos(&self) -> Result<u64, DaemonError> {
+    ///
+    /// # Errors
+    /// The process has ended.
+    pub fn cpu_nanos(&self) -> Result<u64, DaemonError> {
         let read = || -> io::Result<u64> {
             let mut total = 0;
             for task in fs::read_dir(self.proc.join("task"))? {
@@ -119,11 +172,18 @@ impl Daemon {
     }
 
     /// Has the peak of memory counted from now on (`/proc/PID/clear_refs`).
-    pub(crate) fn reset_peak(&self) -> Result<(), DaemonError> {
+    ///
+    /// # Errors
+    /// The process has ended.
+    pub fn reset_peak(&self) -> Result<(), DaemonError> {
         fs::write(self.proc.join("clear_refs"), "5").map_err(self.usage_error())
     }
 
-    pub(crate) fn memory(&self) -> Result<Memory, DaemonError> {
+    /// What memory it takes.
+    ///
+    /// # Errors
+    /// The process has ended.
+    pub fn memory(&self) -> Result<Memory, DaemonError> {
         let status = fs::read_to_string(self.proc.join("status")).map_err(self.usage_error())?;
         let field = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name))?;
