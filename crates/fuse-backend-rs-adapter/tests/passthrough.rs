@@ -263,3 +263,18 @@ fn only_what_it_asked_for_is_agreed_on_and_a_new_session_starts_afresh() {
     assert_eq!(guest.names(ROOT), ["file"]);
     assert_eq!(errno(guest.mount.getattr(NodeId(0), None)), Errno::EBADF);
 }
+
+#[test]
+fn a_create_does_not_open_what_a_link_points_to() {
+    const O_PATH: u32 = 0o10_000_000;
+
+    let outside = TempDir::new().unwrap();
+    let secret = outside.path().join("secret");
+    fs::write(&secret, "secret").unwrap();
+    let (root, mut guest) = shared();
+    std::os::unix::fs::symlink(&secret, root.path().join("link")).unwrap();
+    for flags in [O_PATH, O_PATH | O_RDWR] {
+        let created = guest.mount.create(ROOT, c"link", flags, 0o100_600);
+        assert_eq!(errno(created), Errno::EINVAL, "{flags:o}");
+    }
+}

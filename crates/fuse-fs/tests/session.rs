@@ -532,6 +532,15 @@ fn offsets_and_flags_that_make_no_sense_do_not_reach_the_filesystem() {
             ..Default::default()
         })
     };
+    let create_in = |flags| CreateIn {
+        flags,
+        ..Default::default()
+    };
+    let create = |flags| Operation::Create {
+        args: create_in(flags),
+        name,
+    };
+    let tmpfile = |flags| Operation::TmpFile(create_in(flags));
     let setxattr = |flags| Operation::SetXattr {
         args: SetxattrIn {
             flags,
@@ -567,6 +576,10 @@ fn offsets_and_flags_that_make_no_sense_do_not_reach_the_filesystem() {
         (setattr(SetattrValid::CTIME, 0, u32::MAX), Errno::EINVAL),
         (open(0o100), Errno::EINVAL),
         (open(0o20_200_000), Errno::EINVAL),
+        (open(0o10_000_000), Errno::EINVAL),
+        (create(0o10_000_000), Errno::EINVAL),
+        (create(0o20_200_000), Errno::EINVAL),
+        (tmpfile(0o30_200_000), Errno::EINVAL),
         (setxattr(4), Errno::EINVAL),
         (dot(LookupName::Current), Errno::EINVAL),
         (dot(LookupName::Parent), Errno::EINVAL),

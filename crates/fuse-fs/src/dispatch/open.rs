@@ -7,19 +7,30 @@ use rustix::fs::OFlags;
 use super::{Answer, Call, Failure, Room};
 use crate::{Entry, FileSystem, NodeId, Opened};
 
-/// Flags that make open(2) create something. Linux never leaves them in OPEN or OPENDIR, and a
-/// filesystem that hands the flags on to the host must not meet them.
-const CREATING: OFlags = OFlags::CREATE
+/// What makes open(2) create a file without a name, but for O_DIRECTORY.
+const NAMELESS: OFlags = OFlags::TMPFILE.difference(OFlags::DIRECTORY);
+
+// Flags that Linux never leaves in a request, and that a filesystem which hands the flags on to the
+// host must not meet. With O_PATH, O_CREAT and O_EXCL do not count: CREATE would open whatever a
+// symbolic link points to.
+
+/// Those of OPEN and OPENDIR: what creates something, too.
+const NOT_IN_OPEN: OFlags = OFlags::CREATE
     .union(OFlags::EXCL)
     .union(OFlags::NOCTTY)
-    .union(OFlags::TMPFILE.difference(OFlags::DIRECTORY));
+    .union(NAMELESS)
+    .union(OFlags::PATH);
+/// Those of CREATE.
+const NOT_IN_CREATE: OFlags = NAMELESS.union(OFlags::PATH);
+/// Those of TMPFILE.
+const NOT_IN_TMPFILE: OFlags = OFlags::PATH;
 
 pub(super) fn open<F: FileSystem>(
     call: &Call<'_, F>,
     args: &OpenIn,
     room: &mut Room<'_>,
 ) -> Answer {
-    check_flags(args)?;
+    check_flags(args.flags, NOT_IN_OPEN)?;
     let opened = call.fs.open(&call.cx, call.node, args)?;
     room.reply(&Reply::Open(opened.into()))
 }
@@ -29,13 +40,13 @@ pub(super) fn opendir<F: FileSystem>(
     args: &OpenIn,
     room: &mut Room<'_>,
 ) -> Answer {
-    check_flags(args)?;
+    check_flags(args.flags, NOT_IN_OPEN)?;
     let opened = call.fs.opendir(&call.cx, call.node, args)?;
     room.reply(&Reply::Open(opened.into()))
 }
 
-fn check_flags(args: &OpenIn) -> Result<(), Failure> {
-    if OFlags::from_bits_retain(args.flags).intersects(CREATING) {
+fn check_flags(flags: u32, forbidden: OFlags) -> Result<(), Failure> {
+    if OFlags::from_bits_retain(flags).intersects(forbidden) {
         return Err(Errno::EINVAL.into());
     }
     Ok(())
@@ -47,6 +58,7 @@ pub(super) fn create<F: FileSystem>(
     name: Name<'_>,
     room: &mut Room<'_>,
 ) -> Answer {
+    check_flags(args.flags, NOT_IN_CREATE)?;
     let created = call.fs.create(&call.cx, call.node, name, args)?;
     created_reply(call, created, room)
 }
@@ -56,6 +68,7 @@ pub(super) fn tmpfile<F: FileSystem>(
     args: &CreateIn,
     room: &mut Room<'_>,
 ) -> Answer {
+    check_flags(args.flags, NOT_IN_TMPFILE)?;
     let created = call.fs.tmpfile(&call.cx, call.node, args)?;
     created_reply(call, created, room)
 }
