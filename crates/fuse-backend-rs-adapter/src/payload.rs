@@ -170,3 +170,151 @@ fn transfer(
 fn too_much() -> io::Error {
     io::ErrorKind::InvalidData.into()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::io::ErrorKind;
+
+    use fuse_backend_rs::file_buf::FileVolatileSlice;
+    use fuse_fs::{BufferSink, BufferSource};
+
+    use super::*;
+
+    /// A file that moves as much as it is told to by each call, and remembers what it was asked.
+    struct Scripted {
+        answers: VecDeque<io::Result<usize>>,
+        asked: Vec<(usize, u64)>,
+    }
+
+    impl Scripted {
+        fn new(answers: impl IntoIterator<Item = io::Result<usize>>) -> Self {
+            Self {
+                answers: answers.into_iter().collect(),
+                asked: Vec::new(),
+            }
+        }
+
+        fn answer(&mut self, len: usize, offset: u64) -> io::Result<usize> {
+            self.asked.push((len, offset));
+            self.answers.pop_front().unwrap_or(Ok(0))
+        }
+    }
+
+    impl FileReadWriteVolatile for Scripted {
+        fn read_volatile(&mut self, _: FileVolatileSlice<'_>) -> io::Result<usize> {
+            unreachable!("it has no position")
+        }
+
+        fn write_volatile(&mut self, _: FileVolatileSlice<'_>) -> io::Result<usize> {
+            unreachable!("it has no position")
+        }
+
+        fn read_at_volatile(
+            &mut self,
+            slice: FileVolatileSlice<'_>,
+            offset: u64,
+        ) -> io::Result<usize> {
+            self.answer(slice.len(), offset)
+        }
+
+        fn write_at_volatile(
+            &mut self,
+            slice: FileVolatileSlice<'_>,
+            offset: u64,
+        ) -> io::Result<usize> {
+            self.answer(slice.len(), offset)
+        }
+    }
+
+    const MIB: usize = 1 << 20;
+
+    fn kind(result: io::Result<usize>) -> ErrorKind {
+        result.unwrap_err().kind()
+    }
+
+    fn error(kind: ErrorKind) -> io::Result<usize> {
+        Err(kind.into())
+    }
+
+    #[test]
+    fn a_read_goes_on_until_the_end_of_the_file() {
+        let mut room = vec![0; 3 * MIB];
+        let mut sink = BufferSink::new(&mut room);
+        let mut writer = Writer::new(&mut sink, 3 * MIB - 5);
+        let interrupted = error(ErrorKind::Interrupted);
+        let mut file = Scripted::new([Ok(MIB), interrupted, Ok(MIB), Ok(10)]);
+        assert_eq!(
+            writer.write_from(&mut file, usize::MAX, 100).unwrap(),
+            2 * MIB + 10
+        );
+        let rest = MIB - 15;
+        assert_eq!(writer.available_bytes(), rest);
+        let (mib, offset) = (MIB as u64, 100);
+        let second = (MIB, offset + mib);
+        let third = (MIB - 5, offset + 2 * mib);
+        assert_eq!(file.asked, [(MIB, offset), second, second, third]);
+        // At the end.
+        assert_eq!(writer.write_from(&mut file, 7, 0).unwrap(), 0);
+        assert_eq!(file.asked.last(), Some(&(7, 0)));
+    }
+
+    #[test]
+    fn an_error_counts_where_nothing_was_moved() {
+        let denied = || error(ErrorKind::PermissionDenied);
+        let mut room = vec![0; 2 * MIB];
+        let mut sink = BufferSink::new(&mut room);
+        let mut writer = Writer::new(&mut sink, 2 * MIB);
+        let mut file = Scripted::new([denied(), Ok(MIB), denied()]);
+        let read = writer.write_from(&mut file, 2 * MIB, 0);
+        assert_eq!(kind(read), ErrorKind::PermissionDenied);
+        assert_eq!(writer.write_from(&mut file, 2 * MIB, 0).unwrap(), MIB);
+    }
+
+    #[test]
+    fn a_file_that_moves_more_than_there_is_room_for_is_not_believed() {
+        let mut room = [0; 10];
+        let mut sink = BufferSink::new(&mut room);
+        let mut file = Scripted::new([Ok(11)]);
+        let read = Writer::new(&mut sink, 10).write_from(&mut file, 10, 0);
+        assert_eq!(kind(read), ErrorKind::InvalidData);
+        assert_eq!(sink.remaining(), 10);
+
+        let mut source = BufferSource::new(b"data");
+        let mut file = Scripted::new([Ok(5)]);
+        let written = Reader::new(&mut source).read_to(&mut file, 4, 0);
+        assert_eq!(kind(written), ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn a_short_write_loses_nothing() {
+        let data = b"0123456789";
+        let mut source = BufferSource::new(data);
+        let mut reader = Reader::new(&mut source);
+        let full = error(ErrorKind::StorageFull);
+        let mut file = Scripted::new([Ok(3), full, error(ErrorKind::StorageFull), Ok(2), Ok(0)]);
+        assert_eq!(reader.read_to(&mut file, 10, 50).unwrap(), 3);
+        assert_eq!(file.asked, [(10, 50), (7, 53)]);
+        // Nothing of what the file did not take is gone.
+        assert_eq!(
+            kind(reader.read_to(&mut file, 10, 53)),
+            ErrorKind::StorageFull
+        );
+        assert_eq!(reader.read_to(&mut file, 2, 53).unwrap(), 2);
+        assert_eq!(kind(reader.read_to(&mut file, 4, 55)), ErrorKind::WriteZero);
+        let mut rest = Vec::new();
+        reader.read_to_end(&mut rest).unwrap();
+        assert_eq!(rest, data[5..]);
+        assert_eq!(reader.read_to(&mut file, 4, 55).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_write_of_the_largest_size_is_one_call() {
+        let data = vec![1; MIB];
+        let mut source = BufferSource::new(&data);
+        let mut file = Scripted::new([Ok(MIB)]);
+        let mut reader = Reader::new(&mut source);
+        assert_eq!(reader.read_to(&mut file, MIB, 0).unwrap(), MIB);
+        assert_eq!(file.asked, [(MIB, 0)]);
+    }
+}
