@@ -157,6 +157,6 @@ pub use types::{Attributes, Entry, Negotiation, Opened, StatxAttributes};
 pub use fuse_wire::abi;
 pub use fuse_wire::flags;
 pub use fuse_wire::{
-    DirentPlusWriter, DirentWriter, Errno, Extensions, Handle, Name, NodeId, SymlinkTarget,
-    XattrName,
+    DirentPlusWriter, DirentWriter, Errno, Extensions, Handle, Name, NodeId, SecurityContext,
+    SecurityContexts, SymlinkTarget, XattrName,
 };

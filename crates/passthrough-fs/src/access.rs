@@ -1,4 +1,4 @@
-use fuse_fs::abi::AccessIn;
+use fuse_fs::abi::{AccessIn, Attr};
 use fuse_fs::{Context, Errno, NodeId, Result};
 
 use crate::PassthroughFs;
@@ -14,13 +14,13 @@ impl PassthroughFs {
     /// not ask over virtio-fs, as its kernel checks permissions by itself.
     pub(crate) fn do_access(&self, cx: &Context<'_>, node: NodeId, args: &AccessIn) -> Result<()> {
         let stat = stat_fd(self.inode(cx, node)?)?;
-        let mode = u32::from(stat.stx_mode);
+        let Attr { mode, uid, gid, .. } = self.attr(&stat);
         let anyone_executes = mode & 0o111 != 0 || kind(&stat) == Kind::Directory;
         let granted = match cx.uid {
             0 if anyone_executes => READ_WRITE | EXECUTE,
             0 => READ_WRITE,
-            uid if uid == stat.stx_uid => mode >> 6,
-            _ if cx.gid == stat.stx_gid => mode >> 3,
+            caller if caller == uid => mode >> 6,
+            _ if cx.gid == gid => mode >> 3,
             _ => mode,
         };
         if args.mask & (READ_WRITE | EXECUTE) & !granted == 0 {

@@ -1,5 +1,6 @@
 use std::ffi::CStr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use fuse_fs::abi::{Attr, Kstatfs, SetattrIn, Statx as WireStatx, SxTime};
 use fuse_fs::flags::{AttrFlags, SetattrValid};
@@ -9,11 +10,12 @@ use rustix::fs::{
     UTIME_NOW, UTIME_OMIT, Uid,
 };
 
-use crate::PassthroughFs;
 use crate::credentials::KillPrivileges;
+use crate::handle_table::OpenFile;
 use crate::inode_table::{Identity, Kind, Pinned};
 use crate::namespace::permissions;
 use crate::proc::FdName;
+use crate::{IdMap, PassthroughFs};
 
 /// What is asked of statx(2), always.
 const MASK: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::MNT_ID);
@@ -43,20 +45,34 @@ impl PassthroughFs {
         args: &SetattrIn,
     ) -> Result<Attributes> {
         let inode = self.inode(cx, node)?;
-        // What is wrong in itself is refused before anything has changed.
-        let (uid, gid) = new_owner(args)?;
+        // What can be told to fail, or to have to wait, is so before anything has changed.
+        let (uid, gid) = self.new_owner(args)?;
         let times = new_times(args)?;
         let own_name = FdName::new(&inode)?;
         let path = own_name.as_c_str();
-        if args.valid.contains(SetattrValid::MODE) {
+        let mode = args.valid.contains(SetattrValid::MODE);
+        if mode && inode.kind == Kind::Symlink {
+            return Err(Errno::EOPNOTSUPP.into());
+        }
+        let resized = match args.valid.contains(SetattrValid::SIZE) {
+            true => Some(self.to_resize(cx, node, &inode, args)?),
+            false => None,
+        };
+        // chown(2) clears SUID and SGID, and the mode says what they are to be then. The size comes
+        // after it, so that no new content ever runs with the privileges of the old.
+        if uid.is_some() || gid.is_some() {
+            self.drop_capabilities_of(&inode)?;
+            rustix::fs::chownat(&inode, c"", uid, gid, AtFlags::EMPTY_PATH)?;
+        }
+        if mode {
             let mode = permissions(args.mode);
             rustix::fs::chmodat(self.proc.dir(), path, mode, AtFlags::empty())?;
         }
-        if uid.is_some() || gid.is_some() {
-            rustix::fs::chownat(&inode, c"", uid, gid, AtFlags::EMPTY_PATH)?;
-        }
-        if args.valid.contains(SetattrValid::SIZE) {
-            self.change_size(cx, node, &inode, args)?;
+        if let Some(file) = resized {
+            self.drop_capabilities(&file)?;
+            let kill = args.valid.contains(SetattrValid::KILL_SUIDGID);
+            let _killing = KillPrivileges::begin(kill)?;
+            rustix::fs::ftruncate(&file, args.size)?;
         }
         if let Some(times) = times {
             rustix::fs::utimensat(self.proc.dir(), path, &times, AtFlags::empty())?;
@@ -89,25 +105,37 @@ impl PassthroughFs {
         })
     }
 
-    fn change_size(
+    /// The file whose size is to change, open for writing.
+    fn to_resize(
         &self,
         cx: &Context<'_>,
         node: NodeId,
         inode: &Pinned,
         args: &SetattrIn,
-    ) -> Result<()> {
+    ) -> Result<ToResize> {
         if inode.kind != Kind::Regular {
             return Err(Errno::EINVAL.into());
         }
-        let kill = args.valid.contains(SetattrValid::KILL_SUIDGID);
-        if args.valid.contains(SetattrValid::FH) {
-            let file = self.file(args.fh, node)?;
-            let _killing = KillPrivileges::begin(kill)?;
-            return Ok(rustix::fs::ftruncate(&file.fd, args.size)?);
-        }
-        let file = self.reopen_file(cx, inode, OFlags::WRONLY)?;
-        let _killing = KillPrivileges::begin(kill)?;
-        Ok(rustix::fs::ftruncate(&file, args.size)?)
+        Ok(if args.valid.contains(SetattrValid::FH) {
+            ToResize::Handle(self.file(args.fh, node)?)
+        } else {
+            ToResize::Opened(self.reopen_file(cx, inode, OFlags::WRONLY)?)
+        })
+    }
+
+    /// The user and the group of the host that a file is given to.
+    fn new_owner(&self, args: &SetattrIn) -> Result<(Option<Uid>, Option<Gid>)> {
+        let wanted = |bit, id, map: &IdMap| match args.valid.contains(bit) {
+            false => Ok(None),
+            true => match map.to_host(id)? {
+                // To chown(2) this is no id but "leave as it is".
+                u32::MAX => Err(Errno::EINVAL),
+                id => Ok(Some(id)),
+            },
+        };
+        let uid = wanted(SetattrValid::UID, args.uid, &self.ids.users)?;
+        let gid = wanted(SetattrValid::GID, args.gid, &self.ids.groups)?;
+        Ok((uid.map(Uid::from_raw), gid.map(Gid::from_raw)))
     }
 
     /// Attributes as the guest reads them. Seconds before 1970 are negative numbers in two's
@@ -125,8 +153,8 @@ impl PassthroughFs {
             ctimensec: stat.stx_ctime.tv_nsec,
             mode: stat.stx_mode.into(),
             nlink: stat.stx_nlink,
-            uid: stat.stx_uid,
-            gid: stat.stx_gid,
+            uid: self.ids.users.to_guest(stat.stx_uid),
+            gid: self.ids.groups.to_guest(stat.stx_gid),
             rdev: encode_device(stat.stx_rdev_major, stat.stx_rdev_minor),
             blksize: stat.stx_blksize,
             flags: AttrFlags::empty(),
@@ -139,8 +167,8 @@ impl PassthroughFs {
             blksize: stat.stx_blksize,
             attributes: stat.stx_attributes.bits(),
             nlink: stat.stx_nlink,
-            uid: stat.stx_uid,
-            gid: stat.stx_gid,
+            uid: self.ids.users.to_guest(stat.stx_uid),
+            gid: self.ids.groups.to_guest(stat.stx_gid),
             mode: stat.stx_mode,
             ino: stat.stx_ino,
             size: stat.stx_size,
@@ -159,16 +187,21 @@ impl PassthroughFs {
     }
 }
 
-fn new_owner(args: &SetattrIn) -> Result<(Option<Uid>, Option<Gid>)> {
-    let wanted = |bit, id| match (args.valid.contains(bit), id) {
-        (false, _) => Ok(None),
-        // To chown(2) this is no id but "leave as it is".
-        (true, u32::MAX) => Err(Errno::EINVAL),
-        (true, id) => Ok(Some(id)),
-    };
-    let uid = wanted(SetattrValid::UID, args.uid)?.map(Uid::from_raw);
-    let gid = wanted(SetattrValid::GID, args.gid)?.map(Gid::from_raw);
-    Ok((uid, gid))
+/// A file whose size is to change.
+enum ToResize {
+    /// The guest has it open.
+    Handle(Arc<OpenFile>),
+    /// It was opened for this.
+    Opened(OwnedFd),
+}
+
+impl AsFd for ToResize {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Handle(file) => file.fd.as_fd(),
+            Self::Opened(fd) => fd.as_fd(),
+        }
+    }
 }
 
 fn new_times(args: &SetattrIn) -> Result<Option<Timestamps>> {

@@ -1,8 +1,11 @@
+use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use fuse_fs::flags::OpenOutFlags;
+
+use crate::{IdMap, NewError, XattrMap, acl};
 
 /// For how long the guest may believe what it was told where nothing but the guest changes files.
 const LONG: Duration = Duration::from_secs(86_400);
@@ -17,6 +20,23 @@ pub struct Config {
     pub cache: CachePolicy,
     /// Whether extended attributes are part of the share.
     pub xattr: Xattr,
+    /// What extended attributes are called on the host. Unless set, what the guest calls them.
+    pub xattr_map: Option<XattrMap>,
+    /// Whether POSIX ACLs (acl(5)) are part of the share: the guest's kernel checks them, the
+    /// host's keeps them, and hands those of a directory down to what is made in it. Unless
+    /// [`Feature::Never`], extended attributes are part of the share.
+    pub posix_acl: Feature,
+    /// Whether what the guest makes gets the security labels (as `security.selinux`) that the guest
+    /// says; what cannot be labelled is not made. Unless [`Feature::Never`], extended attributes
+    /// are part of the share.
+    pub security_labels: Feature,
+    /// Who clears SUID, SGID and file capabilities of what is written.
+    pub killpriv: Killpriv,
+    /// Which users of the host those of the guest are, in attributes, ACLs and as owners of what is
+    /// made.
+    pub users: IdMap,
+    /// Which groups of the host those of the guest are.
+    pub groups: IdMap,
     /// For how long the guest may remember that a name does not exist. Zero unless set: a file
     /// that the host creates is seen at once.
     pub negative_timeout: Duration,
@@ -38,10 +58,46 @@ impl Config {
             root: root.into(),
             cache: CachePolicy::Auto,
             xattr: Xattr::Off,
+            xattr_map: None,
+            posix_acl: Feature::Never,
+            security_labels: Feature::Never,
+            killpriv: Killpriv::WithXattr,
+            users: IdMap::default(),
+            groups: IdMap::default(),
             negative_timeout: Duration::ZERO,
             proc_self_fd: None,
             max_descriptors: None,
         }
+    }
+
+    /// Whether extended attributes are part of the share, be it for what needs them.
+    pub(crate) fn effective_xattr(&self) -> Xattr {
+        let features = [self.posix_acl, self.security_labels];
+        if self.xattr_map.is_some() || features != [Feature::Never; 2] {
+            Xattr::On
+        } else {
+            self.xattr
+        }
+    }
+
+    /// Checks what can be told without looking at the host, as [`PassthroughFs::new`] does, too.
+    ///
+    /// # Errors
+    /// [`NewError::RenamedAcl`].
+    ///
+    /// [`PassthroughFs::new`]: crate::PassthroughFs::new
+    pub fn check(&self) -> Result<(), NewError> {
+        let Some(map) = &self.xattr_map else {
+            return Ok(());
+        };
+        let renames = |name: &CStr| {
+            let host_name = map.to_host(name);
+            host_name.is_ok_and(|host_name| host_name.as_c_str() != name)
+        };
+        if self.posix_acl != Feature::Never && acl::NAMES.into_iter().any(renames) {
+            return Err(NewError::RenamedAcl);
+        }
+        Ok(())
     }
 
     /// Sets how much the guest caches.
@@ -55,6 +111,42 @@ impl Config {
     #[must_use]
     pub fn xattr(mut self, xattr: Xattr) -> Self {
         self.xattr = xattr;
+        self
+    }
+
+    /// Sets what extended attributes are called on the host.
+    #[must_use]
+    pub fn xattr_map(mut self, map: XattrMap) -> Self {
+        self.xattr_map = Some(map);
+        self
+    }
+
+    /// Sets whether POSIX ACLs are part of the share.
+    #[must_use]
+    pub fn posix_acl(mut self, feature: Feature) -> Self {
+        self.posix_acl = feature;
+        self
+    }
+
+    /// Sets whether new files get security labels.
+    #[must_use]
+    pub fn security_labels(mut self, feature: Feature) -> Self {
+        self.security_labels = feature;
+        self
+    }
+
+    /// Sets who clears SUID, SGID and file capabilities.
+    #[must_use]
+    pub fn killpriv(mut self, killpriv: Killpriv) -> Self {
+        self.killpriv = killpriv;
+        self
+    }
+
+    /// Sets which users and groups of the host those of the guest are.
+    #[must_use]
+    pub fn ids(mut self, users: IdMap, groups: IdMap) -> Self {
+        self.users = users;
+        self.groups = groups;
         self
     }
 
@@ -86,9 +178,40 @@ pub enum Xattr {
     /// Not part of the share: ENOSYS, after which the guest does not ask again.
     #[default]
     Off,
-    /// Those of the host's files, except POSIX ACLs, which are EOPNOTSUPP: the guest's kernel would
-    /// show them without heeding them.
+    /// Those of the host's files, except POSIX ACLs, which are EOPNOTSUPP unless agreed on
+    /// ([`Config::posix_acl`]): the guest's kernel would show them without heeding them.
+    ///
+    /// The host decides who may do what with them (xattr(7)): names that begin with `trusted.` need
+    /// CAP_SYS_ADMIN, in the initial user namespace, without which they are EPERM and not listed.
     On,
+}
+
+/// Whether the share has what takes a guest that knows how.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Feature {
+    /// It has not.
+    #[default]
+    Never,
+    /// It has if the guest knows how. If not, a warning is logged.
+    Auto,
+    /// It has. The mount of a guest that does not know how fails (EPROTO), and an error is logged.
+    Always,
+}
+
+/// Who clears SUID, SGID and file capabilities of what is written or truncated, as
+/// HANDLE_KILLPRIV_V2 decides.
+///
+/// The guest's kernel would clear them by itself, for which it looks at the mode, which is cheap as
+/// it knows it, and at `security.capability`, with a GETXATTR before each write. The host's clears
+/// them where the thread lacks CAP_FSETID, which the guest asks for when a process that lacks it
+/// writes: with two more system calls for each WRITE.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Killpriv {
+    /// The host where extended attributes are part of the share, else the guest: the cheaper way.
+    #[default]
+    WithXattr,
+    /// The host.
+    Always,
 }
 
 /// How much the guest caches: the choice between seeing the changes of others and speed.

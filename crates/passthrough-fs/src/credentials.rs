@@ -9,7 +9,8 @@ use rustix::thread::{
     set_thread_res_gid, set_thread_res_uid,
 };
 
-use crate::sys;
+use crate::ids::Ids;
+use crate::{PassthroughFs, sys};
 
 /// Most supplementary groups of a caller that count: Linux sends at most one.
 const MAX_GROUPS: usize = 16;
@@ -21,8 +22,8 @@ const MAX_GROUPS: usize = 16;
 const KEPT: CapabilitySet = CapabilitySet::DAC_OVERRIDE.union(CapabilitySet::MKNOD);
 
 thread_local! {
-    /// The thread has a umask, which is 0, and a working directory of its own.
-    static HAS_OWN_FS: Cell<bool> = const { Cell::new(false) };
+    /// The umask of the thread, once it has one, and a working directory, of its own.
+    static UMASK: Cell<Option<u32>> = const { Cell::new(None) };
     /// The thread has no supplementary groups.
     static HAS_NO_GROUPS: Cell<bool> = const { Cell::new(false) };
     /// The capabilities that the thread came with.
@@ -43,6 +44,16 @@ pub(crate) enum Credentials {
     Process,
 }
 
+impl PassthroughFs {
+    /// Makes the calling thread create files as the caller of the guest would, until the guard is
+    /// dropped. The guest has applied `umask` by itself, unless it was agreed to leave it to the
+    /// host.
+    pub(crate) fn assume(&self, cx: &Context<'_>, umask: u32) -> Result<AsCaller> {
+        let umask = if self.heeds_acls() { umask } else { 0 };
+        self.credentials.assume(cx, &self.ids, umask)
+    }
+}
+
 impl Credentials {
     /// As this process can.
     pub(crate) fn of_this_process() -> Self {
@@ -55,24 +66,27 @@ impl Credentials {
         }
     }
 
-    /// Makes the calling thread create files as the caller of the guest would, with exactly the
-    /// mode asked for, until the guard is dropped.
-    pub(crate) fn assume(&self, cx: &Context<'_>) -> Result<AsCaller> {
+    /// Makes the calling thread create files as the caller of the guest would, be it as the user of
+    /// the host that the caller is, with exactly the mode asked for but for `umask`, until the guard
+    /// is dropped.
+    fn assume(&self, cx: &Context<'_>, ids: &Ids, umask: u32) -> Result<AsCaller> {
         own_umask_and_cwd()?;
+        set_umask(umask);
         let mut guard = AsCaller::default();
+        let (new_uid, new_gid) = (ids.users.to_host(cx.uid)?, ids.groups.to_host(cx.gid)?);
         let Self::Caller { uid, gid } = *self else {
             return Ok(guard);
         };
-        if cx.uid == u32::MAX || cx.gid == u32::MAX {
+        if new_uid == u32::MAX || new_gid == u32::MAX {
             return Err(Errno::EINVAL.into());
         }
-        let (new_uid, new_gid) = (Uid::from_raw(cx.uid), Gid::from_raw(cx.gid));
+        let (new_uid, new_gid) = (Uid::from_raw(new_uid), Gid::from_raw(new_gid));
         if (new_uid, new_gid) == (uid, gid) {
             return Ok(guard);
         }
         drop_groups()?;
         let before = own_capabilities()?;
-        guard.join_groups(cx)?;
+        guard.join_groups(cx, ids)?;
         if new_gid != gid {
             set_thread_res_gid(None, new_gid, None)?;
             guard.gid = Some(gid);
@@ -104,13 +118,13 @@ pub(crate) struct AsCaller {
 
 impl AsCaller {
     /// Gives the thread the supplementary groups that the guest sent.
-    fn join_groups(&mut self, cx: &Context<'_>) -> Result<()> {
+    fn join_groups(&mut self, cx: &Context<'_>, ids: &Ids) -> Result<()> {
         let mut groups = [Gid::ROOT; MAX_GROUPS];
         let mut len = 0_usize;
         let mut free = groups.iter_mut();
         for raw in cx.extensions.supplementary_groups() {
             let group = free.next().ok_or(Errno::EINVAL)?;
-            *group = Gid::from_raw_unchecked(raw);
+            *group = Gid::from_raw_unchecked(ids.groups.to_host(raw)?);
             len = len.saturating_add(1);
         }
         if let Some(groups @ [_, ..]) = groups.get(..len) {
@@ -137,6 +151,12 @@ impl Drop for AsCaller {
             restored(set_thread_groups(&[]));
         }
     }
+}
+
+/// Whether the caller is to be taken for one without CAP_FSETID, where the guest's kernel neither
+/// says so nor clears SUID and SGID by itself.
+pub(crate) fn lacks_fsetid(cx: &Context<'_>) -> bool {
+    cx.uid != 0
 }
 
 /// While this lives, the host clears SUID and SGID of a file that the calling thread changes, as
@@ -174,9 +194,9 @@ impl Drop for KillPrivileges {
     }
 }
 
-/// Gives the calling thread a umask of 0 and a working directory of its own, once.
+/// Gives the calling thread a umask and a working directory of its own, once.
 pub(crate) fn own_umask_and_cwd() -> Result<()> {
-    if !HAS_OWN_FS.get() {
+    if UMASK.get().is_none() {
         sys::unshare_umask_and_cwd().map_err(|errno| {
             static SAID: Once = Once::new();
             SAID.call_once(|| {
@@ -188,9 +208,19 @@ pub(crate) fn own_umask_and_cwd() -> Result<()> {
             Errno::EIO
         })?;
         rustix::process::umask(Mode::empty());
-        HAS_OWN_FS.set(true);
+        UMASK.set(Some(0));
     }
     Ok(())
+}
+
+/// Sets the umask of the calling thread, which has one of its own. It stays until another one is
+/// needed: most callers have the same one.
+fn set_umask(umask: u32) {
+    let umask = umask & 0o777;
+    if UMASK.get() != Some(umask) {
+        rustix::process::umask(Mode::from_raw_mode(umask));
+        UMASK.set(Some(umask));
+    }
 }
 
 /// Drops the supplementary groups of the calling thread, once. They are the process's own, and a

@@ -35,6 +35,14 @@ pub enum NewError {
         /// What openat2(2) said.
         source: io::Error,
     },
+    /// The guest is to have POSIX ACLs, but under names by which the host's kernel would neither
+    /// heed them nor hand them down.
+    #[error(
+        "the rules for the names of extended attributes give POSIX ACLs other names, by which the \
+         host does not know them; put \":ok:all:system.posix_acl_:system.posix_acl_:\" before \
+         them, or do without POSIX ACLs"
+    )]
+    RenamedAcl,
     /// There is no usable `/proc`.
     #[error(
         "cannot open /proc/self/fd: {source}; mount /proc, or hand over a descriptor that was \

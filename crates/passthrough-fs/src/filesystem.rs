@@ -13,7 +13,7 @@ use fuse_fs::{
     SymlinkTarget, XattrName,
 };
 
-use crate::{PassthroughFs, Xattr};
+use crate::{Killpriv, PassthroughFs, Xattr};
 
 impl FileSystem for PassthroughFs {
     fn init(&self, negotiation: &mut Negotiation) -> Result<()> {
@@ -24,8 +24,15 @@ impl FileSystem for PassthroughFs {
         let submounts = negotiation.enable(InitFlags::SUBMOUNTS);
         // Without it the guest clears SUID and SGID by itself, for which it reads an attribute
         // before each write, if it can. Where it cannot, it is the cheaper way.
-        let kills_privileges =
-            self.xattr == Xattr::On && negotiation.enable(InitFlags::HANDLE_KILLPRIV_V2);
+        let kills_privileges = (self.xattr == Xattr::On || self.killpriv == Killpriv::Always)
+            && negotiation.enable(InitFlags::HANDLE_KILLPRIV_V2);
+        // With ACLs, the umask is for the host, as a directory's ACL takes its place.
+        let acls = InitFlags::POSIX_ACL | InitFlags::DONT_MASK;
+        let heeds_acls = self.posix_acl.negotiate(negotiation, acls, "POSIX ACLs")?;
+        let labels = InitFlags::SECURITY_CTX;
+        self.security_labels
+            .negotiate(negotiation, labels, "security labels")?;
+        self.heeds_acls.store(heeds_acls, Ordering::Relaxed);
         self.submounts.store(submounts, Ordering::Relaxed);
         self.kills_privileges
             .store(kills_privileges, Ordering::Relaxed);
@@ -227,9 +234,9 @@ impl FileSystem for PassthroughFs {
         name: XattrName<'_>,
         value: &[u8],
         flags: u32,
-        _: SetxattrFlags,
+        how: SetxattrFlags,
     ) -> Result<()> {
-        self.do_setxattr(cx, node, name, value, flags)
+        self.do_setxattr(cx, node, name, value, flags, how)
     }
 
     fn getxattr(

@@ -6,7 +6,7 @@ use fuse_fs::{Context, Errno, Error, IoFlags, NodeId, PayloadSink, PayloadSource
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 
 use crate::PassthroughFs;
-use crate::credentials::KillPrivileges;
+use crate::credentials::{KillPrivileges, lacks_fsetid};
 use crate::handle_table::{Durability, OpenFile};
 
 /// Most bytes copied in one request, so that none takes for ever. The guest asks for the rest.
@@ -66,6 +66,7 @@ impl PassthroughFs {
         let cached = args.write_flags.contains(WriteFlags::CACHE);
         let append = OFlags::from_bits_retain(args.flags).contains(OFlags::APPEND);
         flags.set(IoFlags::APPEND, append && !cached);
+        self.drop_capabilities(&file.fd)?;
         let kill = args.write_flags.contains(WriteFlags::KILL_SUIDGID);
         let _killing = KillPrivileges::begin(kill)?;
         write_all(cx, &file, args.offset, size, source, flags)
@@ -94,7 +95,8 @@ impl PassthroughFs {
             return Err(Errno::EOPNOTSUPP.into());
         }
         file.volume.check_may_wait(cx)?;
-        let _killing = KillPrivileges::begin(self.kills_privileges())?;
+        self.drop_capabilities(&file.fd)?;
+        let _killing = KillPrivileges::begin(lacks_fsetid(cx))?;
         Ok(rustix::fs::fallocate(
             &file.fd,
             mode,
@@ -118,7 +120,8 @@ impl PassthroughFs {
         destination.volume.check_may_wait(cx)?;
         let len = usize::try_from(args.len.min(MAX_COPY)).unwrap_or(usize::MAX);
         let (mut from, mut to) = (args.off_in, args.off_out);
-        let _killing = KillPrivileges::begin(self.kills_privileges())?;
+        self.drop_capabilities(&destination.fd)?;
+        let _killing = KillPrivileges::begin(lacks_fsetid(cx))?;
         let copied = rustix::fs::copy_file_range(
             &source.fd,
             Some(&mut from),

@@ -102,16 +102,22 @@
 )]
 
 mod access;
+mod acl;
 mod attr;
 mod budget;
 mod config;
 mod credentials;
 mod dir;
 mod error;
+mod feature;
+mod file_capabilities;
 mod filesystem;
 mod handle_table;
+mod id_map;
+mod ids;
 mod inode_table;
 mod io;
+mod labels;
 mod lookup;
 mod name_hints;
 mod namespace;
@@ -123,7 +129,9 @@ mod sync;
 mod sys;
 mod volume;
 mod xattr;
+mod xattr_map;
 
+use std::ffi::CString;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -132,13 +140,16 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use crate::budget::Budget;
 use crate::credentials::Credentials;
 use crate::handle_table::HandleTable;
+use crate::ids::Ids;
 use crate::inode_table::{Inode, InodeTable};
 use crate::name_hints::NameHints;
 use crate::proc::ProcSelfFd;
 use crate::volume::Volumes;
 
-pub use config::{CachePolicy, Config, Xattr};
+pub use config::{CachePolicy, Config, Feature, Killpriv, Xattr};
 pub use error::NewError;
+pub use id_map::{IdMap, IdMapError, IdRule, IdRuleError};
+pub use xattr_map::{XattrMap, XattrMapError, XattrRuleError};
 
 /// Descriptors left for the process itself: sockets, event descriptors, and those that are open
 /// for the time of a request.
@@ -153,16 +164,25 @@ pub struct PassthroughFs {
     volumes: Volumes,
     proc: ProcSelfFd,
     credentials: Credentials,
+    ids: Ids,
     cache: CachePolicy,
     timeout: Duration,
     negative_timeout: Duration,
     xattr: Xattr,
+    xattr_map: Option<XattrMap>,
+    /// What `security.capability` is called on the host, if not that.
+    renamed_capability: Option<CString>,
+    posix_acl: Feature,
+    security_labels: Feature,
+    killpriv: Killpriv,
     /// RESOLVE_CACHED is known to the kernel (Linux 5.12).
     resolves_cached: bool,
     /// SUBMOUNTS was agreed on.
     submounts: AtomicBool,
     /// HANDLE_KILLPRIV_V2 was agreed on.
     kills_privileges: AtomicBool,
+    /// POSIX_ACL and DONT_MASK were agreed on.
+    heeds_acls: AtomicBool,
     /// Directory handles that keep entries for their next READDIR.
     kept_entries: Budget,
     /// Descriptors that stay open for the guest.
@@ -178,6 +198,8 @@ impl PassthroughFs {
     /// # Errors
     /// Says what is missing, and what to do about it.
     pub fn new(config: Config) -> std::result::Result<Self, NewError> {
+        config.check()?;
+        let xattr = config.effective_xattr();
         let path = &config.root;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root =
@@ -208,13 +230,23 @@ impl PassthroughFs {
             volumes,
             proc,
             credentials: Credentials::of_this_process(),
+            ids: Ids {
+                users: config.users,
+                groups: config.groups,
+            },
             cache: config.cache,
             timeout: config.cache.timeout(),
             negative_timeout: config.negative_timeout,
-            xattr: config.xattr,
+            xattr,
+            renamed_capability: file_capabilities::renamed(config.xattr_map.as_ref()),
+            xattr_map: config.xattr_map,
+            posix_acl: config.posix_acl,
+            security_labels: config.security_labels,
+            killpriv: config.killpriv,
             resolves_cached,
             submounts: AtomicBool::new(false),
             kills_privileges: AtomicBool::new(false),
+            heeds_acls: AtomicBool::new(false),
             kept_entries: Budget::new(dir::MAX_KEPT),
             descriptors,
         })
@@ -224,9 +256,14 @@ impl PassthroughFs {
         self.submounts.load(Ordering::Relaxed)
     }
 
-    /// Whether FALLOCATE and COPY_FILE_RANGE, which carry no flag for it, clear SUID and SGID.
+    /// Whether the guest says when SUID and SGID are to be cleared.
     fn kills_privileges(&self) -> bool {
         self.kills_privileges.load(Ordering::Relaxed)
+    }
+
+    /// Whether the guest's kernel heeds POSIX ACLs, and leaves the umask to the host.
+    fn heeds_acls(&self) -> bool {
+        self.heeds_acls.load(Ordering::Relaxed)
     }
 }
 

@@ -35,7 +35,8 @@ impl PassthroughFs {
         name: Name<'_>,
         target: SymlinkTarget<'_>,
     ) -> Result<Entry> {
-        self.make(cx, parent, name, |dir| {
+        // Its mode is that of every symbolic link.
+        self.make(cx, parent, name, 0, |dir| {
             rustix::fs::symlinkat(target.as_c_str(), dir, name.as_c_str())
         })
     }
@@ -60,7 +61,7 @@ impl PassthroughFs {
         let (major, minor) = decode_device(args.rdev);
         let device = rustix::fs::makedev(major, minor);
         let mode = permissions(args.mode);
-        self.make(cx, parent, name, |dir| {
+        self.make(cx, parent, name, args.umask, |dir| {
             rustix::fs::mknodat(dir, name.as_c_str(), kind, mode, device)
         })
     }
@@ -73,7 +74,7 @@ impl PassthroughFs {
         args: &MkdirIn,
     ) -> Result<Entry> {
         let mode = permissions(args.mode);
-        self.make(cx, parent, name, |dir| {
+        self.make(cx, parent, name, args.umask, |dir| {
             rustix::fs::mkdirat(dir, name.as_c_str(), mode)
         })
     }
@@ -134,16 +135,21 @@ impl PassthroughFs {
         cx: &Context<'_>,
         parent: NodeId,
         name: Name<'_>,
+        umask: u32,
         make: impl FnOnce(BorrowedFd<'_>) -> rustix::io::Result<()>,
     ) -> Result<Entry> {
         let dir = self.directory_inode(cx, parent)?;
         {
             // Nothing is made of which the guest could not be told.
             let _room = self.permit()?;
-            let _as_caller = self.credentials.assume(cx)?;
+            let _as_caller = self.assume(cx, umask)?;
             make(dir.as_fd())?;
         }
-        let (node, stat) = self.find(&dir, name, Guess::Unknown, Blocking::Allowed)?;
+        let found = self.find(&dir, name, Guess::Unknown, Blocking::Allowed);
+        if self.has_labels(cx) {
+            self.label_made(cx, &dir, name, &found)?;
+        }
+        let (node, stat) = found?;
         self.names.remember(parent, name);
         Ok(self.entry(&dir, node, &stat))
     }

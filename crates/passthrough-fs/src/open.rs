@@ -9,7 +9,7 @@ use rustix::io::Errno as SysErrno;
 
 use crate::PassthroughFs;
 use crate::attr::stat_fd;
-use crate::credentials::KillPrivileges;
+use crate::credentials::{KillPrivileges, lacks_fsetid};
 use crate::dir::Stream;
 use crate::handle_table::{Durability, OpenDirectory, OpenFile};
 use crate::inode_table::{Kind, Pinned};
@@ -66,14 +66,17 @@ impl PassthroughFs {
         let made = {
             // Nothing is made of which the guest could not be told.
             let _room = (self.permit()?, self.permit()?);
-            let _as_caller = self.credentials.assume(cx)?;
+            let _as_caller = self.assume(cx, args.umask)?;
             let mode = permissions(args.mode);
             let flags = honoured(args.flags)? | create;
             rustix::fs::openat2(&dir, name.as_c_str(), flags, mode, RESOLVE)
         };
         self.names.remember(parent, name);
         match made {
-            Ok(fd) => self.adopt_created(cx, &dir, fd, args.flags),
+            Ok(fd) => {
+                self.label_created(cx, &dir, name, &fd)?;
+                self.adopt_created(cx, &dir, fd, args.flags)
+            }
             Err(SysErrno::EXIST) if !flags.contains(OFlags::EXCL) => {
                 self.open_existing(cx, &dir, name, args)
             }
@@ -92,9 +95,11 @@ impl PassthroughFs {
         let flags = honoured(args.flags)? | exclusive | OFlags::TMPFILE | OFlags::CLOEXEC;
         let fd = {
             let _room = (self.permit()?, self.permit()?);
-            let _as_caller = self.credentials.assume(cx)?;
+            let _as_caller = self.assume(cx, args.umask)?;
             rustix::fs::openat2(&dir, c".", flags, permissions(args.mode), RESOLVE)?
         };
+        // Closed, it is gone.
+        self.label_open(cx, &fd)?;
         self.adopt_created(cx, &dir, fd, args.flags)
     }
 
@@ -158,7 +163,15 @@ impl PassthroughFs {
     ) -> Result<Opened> {
         let host_flags = honoured(flags)?;
         let fd = {
-            let _killing = KillPrivileges::begin(open_flags.contains(OpenInFlags::KILL_SUIDGID))?;
+            let truncates = host_flags.contains(OFlags::TRUNC);
+            // Where it was not agreed that the guest says so, it neither says so nor clears them
+            // by itself, as it does with truncate(2).
+            let kill = open_flags.contains(OpenInFlags::KILL_SUIDGID)
+                || truncates && !self.kills_privileges() && lacks_fsetid(cx);
+            if truncates && inode.kind == Kind::Regular {
+                self.drop_capabilities_of(inode)?;
+            }
+            let _killing = KillPrivileges::begin(kill)?;
             self.reopen_file(cx, inode, host_flags)?
         };
         self.keep_open(node, fd, &inode.volume, host_flags)

@@ -4,16 +4,27 @@
 //! must not be opened for that. So the calling thread, which has a working directory of its own,
 //! goes to `/proc/self/fd`, where the inode has a path of one component (proc(5)).
 
-use fuse_fs::{Context, Errno, NodeId, Result, XattrName};
-use rustix::fs::XattrFlags;
+use std::ffi::CStr;
+
+use fuse_fs::flags::SetxattrFlags;
+use fuse_fs::{Context, Errno, Error, NodeId, Result, XattrName};
+use rustix::fs::{AtFlags, XattrFlags};
 
 use crate::PassthroughFs;
+use crate::acl;
+use crate::attr::stat_fd;
 use crate::config::Xattr;
 use crate::credentials::own_umask_and_cwd;
+use crate::inode_table::Pinned;
+use crate::namespace::permissions;
 use crate::proc::FdName;
+use crate::xattr_map::{HostName, Refusal};
 
-/// What the guest's kernel would show, but not heed: POSIX_ACL is not agreed on.
-const HIDDEN: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
+/// Longest list of names (`XATTR_LIST_MAX`).
+const LIST_MAX: usize = 64 * 1024;
+/// A list that most files' names fit.
+const USUAL_LIST: usize = 1024;
+const SGID: u32 = 0o2000;
 
 impl PassthroughFs {
     pub(crate) fn do_setxattr(
@@ -23,12 +34,26 @@ impl PassthroughFs {
         name: XattrName<'_>,
         value: &[u8],
         flags: u32,
+        how: SetxattrFlags,
     ) -> Result<()> {
-        self.check_xattr(name)?;
+        let host_name = self.host_name(name, Errno::EPERM)?;
+        let inode = self.inode(cx, node)?;
+        let translated;
+        let value = match acl::is_acl(name.as_bytes()) {
+            true => {
+                translated = self.ids.acl_to_host(value)?;
+                translated.as_deref().unwrap_or(value)
+            }
+            false => value,
+        };
         let flags = XattrFlags::from_bits_retain(flags);
-        self.with_path(cx, node, |path| {
-            rustix::fs::setxattr(path.as_c_str(), name.as_c_str(), value, flags)
-        })
+        self.with_path(&inode, |path| {
+            rustix::fs::setxattr(path, host_name.as_c_str(), value, flags)
+        })?;
+        if how.contains(SetxattrFlags::ACL_KILL_SGID) && name.as_c_str() == acl::ACCESS {
+            self.clear_sgid(&inode)?;
+        }
+        Ok(())
     }
 
     pub(crate) fn do_getxattr(
@@ -38,19 +63,34 @@ impl PassthroughFs {
         name: XattrName<'_>,
         buffer: &mut [u8],
     ) -> Result<usize> {
-        self.check_xattr(name)?;
-        self.with_path(cx, node, |path| {
+        let host_name = self.host_name(name, Errno::ENODATA)?;
+        let inode = self.inode(cx, node)?;
+        let got = self.with_path(&inode, |path| {
+            let name = host_name.as_c_str();
             // The crate asks for the length with a call of its own.
             if buffer.is_empty() {
-                rustix::fs::getxattr_query(path.as_c_str(), name.as_c_str())
+                rustix::fs::getxattr_query(path, name)
             } else {
-                rustix::fs::getxattr(path.as_c_str(), name.as_c_str(), buffer)
+                rustix::fs::getxattr(path, name, &mut *buffer)
             }
-        })
+        });
+        if !acl::is_acl(name.as_bytes()) {
+            return got;
+        }
+        let len = match got {
+            // To the guest's kernel, a file without ACLs is one that anybody may use as the mode
+            // says, and one that cannot have any is an error.
+            Err(Error::Errno(Errno::EOPNOTSUPP)) => return Err(Errno::ENODATA.into()),
+            got => got?,
+        };
+        if let Some(value) = buffer.get_mut(..len)
+            && !value.is_empty()
+        {
+            self.ids.acl_to_guest(value)?;
+        }
+        Ok(len)
     }
 
-    /// The length alone, which an empty buffer asks for, counts the hidden names too: the list may
-    /// turn out shorter, as it may whenever the file has changed in between.
     pub(crate) fn do_listxattr(
         &self,
         cx: &Context<'_>,
@@ -58,15 +98,30 @@ impl PassthroughFs {
         buffer: &mut [u8],
     ) -> Result<usize> {
         self.check_xattrs()?;
-        if buffer.is_empty() {
-            return self.with_path(cx, node, |path| {
-                rustix::fs::listxattr_query(path.as_c_str())
-            });
+        let inode = self.inode(cx, node)?;
+        if !buffer.is_empty() {
+            match self.list(&inode, buffer) {
+                // What the guest is to see of it may fit yet.
+                Err(Error::Errno(Errno::ERANGE)) if buffer.len() < LIST_MAX => {}
+                result => return result,
+            }
         }
-        let len = self.with_path(cx, node, |path| {
-            rustix::fs::listxattr(path.as_c_str(), &mut *buffer)
-        })?;
-        Ok(remove_hidden(buffer, len))
+        let mut usual = [0; USUAL_LIST];
+        let mut long = Vec::new();
+        let (list, len) = match self.list(&inode, &mut usual) {
+            Err(Error::Errno(Errno::ERANGE)) => {
+                long.resize(LIST_MAX, 0);
+                let len = self.list(&inode, &mut long)?;
+                (&*long, len)
+            }
+            len => (&usual[..], len?),
+        };
+        if !buffer.is_empty() {
+            let names = list.get(..len).unwrap_or_default();
+            let room = buffer.get_mut(..len).ok_or(Errno::ERANGE)?;
+            room.copy_from_slice(names);
+        }
+        Ok(len)
     }
 
     pub(crate) fn do_removexattr(
@@ -75,10 +130,45 @@ impl PassthroughFs {
         node: NodeId,
         name: XattrName<'_>,
     ) -> Result<()> {
-        self.check_xattr(name)?;
-        self.with_path(cx, node, |path| {
-            rustix::fs::removexattr(path.as_c_str(), name.as_c_str())
+        let host_name = self.host_name(name, Errno::EPERM)?;
+        let inode = self.inode(cx, node)?;
+        self.with_path(&inode, |path| {
+            rustix::fs::removexattr(path, host_name.as_c_str())
         })
+    }
+
+    /// What the attribute `name` of the guest is called on the host. One that a rule forbids is
+    /// `denied`.
+    pub(crate) fn host_name<'n>(&self, name: XattrName<'n>, denied: Errno) -> Result<HostName<'n>> {
+        self.check_xattrs()?;
+        if self.hides(name.as_bytes()) {
+            return Err(Errno::EOPNOTSUPP.into());
+        }
+        let Some(map) = &self.xattr_map else {
+            return Ok(HostName::Same(name.as_c_str()));
+        };
+        map.to_host(name.as_c_str()).map_err(|refusal| {
+            let errno = match refusal {
+                Refusal::Denied => denied,
+                Refusal::Unsupported => Errno::EOPNOTSUPP,
+                // What setxattr(2) says of names that are too long; there is none such to read.
+                Refusal::TooLong if denied == Errno::EPERM => Errno::ERANGE,
+                Refusal::TooLong => Errno::ENODATA,
+            };
+            errno.into()
+        })
+    }
+
+    /// Calls with a path of `inode`, which leads to it from the working directory that the thread
+    /// has meanwhile.
+    pub(crate) fn with_path<T>(
+        &self,
+        inode: &Pinned,
+        call: impl FnOnce(&CStr) -> rustix::io::Result<T>,
+    ) -> Result<T> {
+        own_umask_and_cwd()?;
+        rustix::process::fchdir(self.proc.dir())?;
+        Ok(call(FdName::new(inode)?.as_c_str())?)
     }
 
     fn check_xattrs(&self) -> Result<()> {
@@ -88,46 +178,60 @@ impl PassthroughFs {
         }
     }
 
-    fn check_xattr(&self, name: XattrName<'_>) -> Result<()> {
-        self.check_xattrs()?;
-        if HIDDEN.contains(&name.as_bytes()) {
-            return Err(Errno::EOPNOTSUPP.into());
-        }
-        Ok(())
+    /// Whether the attribute `name` of the guest is one that its kernel would show, but not heed.
+    fn hides(&self, name: &[u8]) -> bool {
+        acl::is_acl(name) && !self.heeds_acls()
     }
 
-    fn with_path<T>(
-        &self,
-        cx: &Context<'_>,
-        node: NodeId,
-        call: impl FnOnce(&FdName) -> rustix::io::Result<T>,
-    ) -> Result<T> {
-        let inode = self.inode(cx, node)?;
-        own_umask_and_cwd()?;
-        rustix::process::fchdir(self.proc.dir())?;
-        Ok(call(&FdName::new(&inode)?)?)
+    /// Lists what the guest is to see of the names on the host, all of which `buffer` has room for.
+    fn list(&self, inode: &Pinned, buffer: &mut [u8]) -> Result<usize> {
+        let len = self.with_path(inode, |path| rustix::fs::listxattr(path, &mut *buffer))?;
+        if self.xattr_map.is_none() && self.heeds_acls() {
+            return Ok(len);
+        }
+        let map = self.xattr_map.as_ref();
+        Ok(retain_names(buffer, len, |name| {
+            let name = map.map_or(Some(name), |map| map.to_guest(name))?;
+            (!self.hides(name)).then_some(name.len())
+        }))
+    }
+
+    /// Clears SGID, as the host does for a user who is not in the group of the file when the access
+    /// ACL is set. The new mode is that which the ACL has just led to.
+    fn clear_sgid(&self, inode: &Pinned) -> Result<()> {
+        let mode = u32::from(stat_fd(inode)?.stx_mode);
+        if mode & SGID == 0 {
+            return Ok(());
+        }
+        let path = FdName::new(inode)?;
+        let mode = permissions(mode & !SGID);
+        Ok(rustix::fs::chmodat(
+            self.proc.dir(),
+            path.as_c_str(),
+            mode,
+            AtFlags::empty(),
+        )?)
     }
 }
 
-/// Takes the hidden names out of the list in the first `len` bytes of `buffer`, each of which ends
-/// with a NUL, and returns how long it is then.
-fn remove_hidden(buffer: &mut [u8], len: usize) -> usize {
+/// Keeps as much of the end of each name as `keep` says, or nothing of it, in the list in the first
+/// `len` bytes of `list`, where each name ends with a NUL. Returns how long the list is then.
+fn retain_names(list: &mut [u8], len: usize, keep: impl Fn(&[u8]) -> Option<usize>) -> usize {
     let (mut read, mut written) = (0, 0);
     while read < len {
-        let rest = buffer.get(read..len).unwrap_or_default();
-        let name_len = rest
-            .iter()
-            .position(|&byte| byte == 0)
-            .unwrap_or(rest.len());
-        let hidden = rest
-            .get(..name_len)
-            .is_some_and(|name| HIDDEN.contains(&name));
-        let end = read.saturating_add(name_len).saturating_add(1).min(len);
-        if !hidden {
-            buffer.copy_within(read..end, written);
-            written = written.saturating_add(end.saturating_sub(read));
+        let rest = list.get(read..len).unwrap_or_default();
+        let end = rest.iter().position(|&byte| byte == 0);
+        let name = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
+        let end = read.saturating_add(name.len());
+        let kept = keep(name).map(|kept| end.saturating_sub(kept));
+        read = end.saturating_add(1);
+        if let Some(start) = kept {
+            // With its NUL.
+            let range = start..read.min(len);
+            let kept = range.len();
+            list.copy_within(range, written);
+            written = written.saturating_add(kept);
         }
-        read = end;
     }
     written
 }
@@ -137,18 +241,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn acls_are_taken_out_of_the_list_wherever_they_are() {
-        let acl = b"system.posix_acl_access\0";
-        let default = b"system.posix_acl_default\0";
+    fn names_are_taken_out_and_cut_wherever_they_are() {
+        let keep = |name: &[u8]| match name {
+            b"hidden" => None,
+            name => Some(name.strip_prefix(b"x.").unwrap_or(name).len()),
+        };
         for (list, expected) in [
-            ([&acl[..], b"user.a\0", default].concat(), &b"user.a\0"[..]),
-            ([&b"user.a\0"[..], acl, b"b\0"].concat(), b"user.a\0b\0"),
-            (acl.to_vec(), b""),
-            (vec![], b""),
+            (&b"hidden\0user.a\0hidden\0"[..], &b"user.a\0"[..]),
+            (b"user.a\0hidden\0b\0", b"user.a\0b\0"),
+            (b"x.a\0x.b\0c\0x.d\0", b"a\0b\0c\0d\0"),
+            (b"hidden\0x.a\0", b"a\0"),
+            (b"hidden\0", b""),
+            (b"", b""),
         ] {
-            let mut buffer = list.clone();
+            let mut buffer = list.to_vec();
             buffer.extend([0xff; 3]);
-            let len = remove_hidden(&mut buffer, list.len());
+            let len = retain_names(&mut buffer, list.len(), keep);
             assert_eq!(&buffer[..len], expected);
         }
     }
