@@ -2,6 +2,7 @@
 //! serves one has.
 
 mod options;
+mod privileges;
 
 pub use options::CacheMode;
 pub(crate) use options::FilesystemOptions;

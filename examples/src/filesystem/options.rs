@@ -2,7 +2,9 @@ use std::path::Path;
 
 use clap::{Args, ValueEnum};
 use fuse_fs::{Access, SessionConfig};
-use passthrough_fs::{CachePolicy, Config, Xattr};
+use passthrough_fs::{CachePolicy, Config};
+
+use super::privileges::PrivilegeOptions;
 
 /// What of a directory is shared, and how.
 #[derive(Debug, Args)]
@@ -15,9 +17,8 @@ pub(crate) struct FilesystemOptions {
     #[arg(long)]
     readonly: bool,
 
-    /// Offer extended attributes
-    #[arg(long)]
-    xattr: bool,
+    #[command(flatten)]
+    privileges: PrivilegeOptions,
 }
 
 /// What the guest may cache, and for how long.
@@ -37,11 +38,8 @@ pub enum CacheMode {
 impl FilesystemOptions {
     /// How the directory `root` is shared.
     pub(crate) fn passthrough(&self, root: &Path) -> Config {
-        let xattr = match self.xattr {
-            true => Xattr::On,
-            false => Xattr::Off,
-        };
-        Config::new(root).cache(self.cache.into()).xattr(xattr)
+        let config = Config::new(root).cache(self.cache.into());
+        self.privileges.apply(config)
     }
 
     /// Whether every change is refused.
