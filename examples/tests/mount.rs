@@ -10,6 +10,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use rustix::mount::MountFlags;
 use support::Mount;
 
 fn mount(args: &[&str]) -> Output {
@@ -101,6 +102,30 @@ fn what_cannot_be_mounted_is_named() {
     );
     assert_refused(&[file, "/tmp"], 1, &[file, "Not a directory"]);
     assert_refused(&["memory:", file], 1, &[file, "not a directory"]);
+}
+
+#[test]
+fn mount_inside_of_itself_is_refused() {
+    let directory = directories();
+    let source = directory.path().to_str().unwrap();
+    let mountpoint = format!("{source}/mnt");
+    assert_refused(&[source, &mountpoint], 1, &["inside of it", &mountpoint]);
+}
+
+#[test]
+fn directory_is_mounted_on_itself() {
+    if !Mount::is_possible() {
+        return;
+    }
+    let directory = directories();
+    let source = directory.path().join("source");
+    let mount = Mount::start(&source, &source, &[]);
+    fs::write(mount.path().join("new"), "").unwrap();
+    assert_eq!(fs::read_dir(mount.path()).unwrap().count(), 2);
+    mount.signal("TERM");
+    assert!(mount.wait().success());
+    assert!(!is_mounted(&source));
+    assert!(source.join("new").exists());
 }
 
 #[test]
@@ -212,11 +237,7 @@ fn read_only_mount_refuses_changes() {
     let refused = || fs::write(&new, "").unwrap_err().kind();
     assert_eq!(refused(), std::io::ErrorKind::ReadOnlyFilesystem);
     // The session refuses what the kernel lets through.
-    let remounted = Command::new("mount")
-        .args(["-o", "remount,rw"])
-        .arg(mount.path())
-        .status();
-    assert!(remounted.unwrap().success());
+    rustix::mount::mount_remount(mount.path(), MountFlags::empty(), "").unwrap();
     assert_eq!(refused(), std::io::ErrorKind::ReadOnlyFilesystem);
 }
 

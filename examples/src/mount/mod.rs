@@ -9,6 +9,7 @@ mod source;
 mod workers;
 
 use std::io;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -33,6 +34,11 @@ enum Error {
     Signals(#[from] signals::Error),
     #[error(transparent)]
     Filesystem(#[from] passthrough_fs::NewError),
+    #[error(
+        "cannot mount {} on {}, which is inside of it: it would contain itself; \
+         mount it elsewhere, or on itself", .0.display(), .1.display()
+    )]
+    Inside(PathBuf, PathBuf),
     #[error(transparent)]
     Mount(#[from] mounted::Error),
     #[error("the mount failed: {0}")]
@@ -93,6 +99,7 @@ fn filesystem(options: &Options) -> Result<Arc<dyn Serve>, Error> {
     let session = options.filesystem.session();
     Ok(match &options.source {
         Source::Directory(path) => {
+            check_not_inside(path, &options.mountpoint)?;
             let filesystem = PassthroughFs::new(options.filesystem.passthrough(path))?;
             Arc::new(Session::with_config(filesystem, session))
         }
@@ -100,4 +107,16 @@ fn filesystem(options: &Options) -> Result<Arc<dyn Serve>, Error> {
             Arc::new(Session::with_config(MemFs::with_limit(*limit), session))
         }
     })
+}
+
+/// A mount inside of what it shows is held by itself, and would never be unmounted.
+fn check_not_inside(source: &Path, mountpoint: &Path) -> Result<(), Error> {
+    // Where there is no such path, whoever opens it says so.
+    let (Ok(source), Ok(mountpoint)) = (source.canonicalize(), mountpoint.canonicalize()) else {
+        return Ok(());
+    };
+    match mountpoint != source && mountpoint.starts_with(&source) {
+        true => Err(Error::Inside(source, mountpoint)),
+        false => Ok(()),
+    }
 }
