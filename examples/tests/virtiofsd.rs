@@ -51,7 +51,7 @@ fn usage_errors_are_one_line() {
         &["--fd", "--socket-path", "cannot be used with"],
     );
     assert_refused(&with("--sandbox=none"), 2, &["--sandbox"]);
-    assert_refused(&with("--writeback"), 2, &["--writeback"]);
+    assert_refused(&with("--writeback=yes"), 2, &["--writeback"]);
     assert_refused(&with("-o"), 2, &["-o"]);
     assert_refused(
         &with("--cache=some"),

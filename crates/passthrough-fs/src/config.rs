@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fuse_fs::flags::OpenOutFlags;
 
-use crate::{IdMap, NewError, XattrMap, acl};
+use crate::{Extras, IdMap, NewError, XattrMap, acl};
 
 /// For how long the guest may believe what it was told where nothing but the guest changes files.
 const LONG: Duration = Duration::from_secs(86_400);
@@ -37,9 +37,12 @@ pub struct Config {
     pub users: IdMap,
     /// Which groups of the host those of the guest are.
     pub groups: IdMap,
-    /// For how long the guest may remember that a name does not exist. Zero unless set: a file
-    /// that the host creates is seen at once.
-    pub negative_timeout: Duration,
+    /// For how long the guest may remember that a name does not exist. Unless set, as long as it
+    /// may remember one that does ([`CachePolicy::timeout`]). With zero a file that the host
+    /// creates is seen at once.
+    pub negative_timeout: Option<Duration>,
+    /// What is done besides.
+    pub extras: Extras,
     /// `/proc/self/fd` of this process, opened with O_PATH. Needed where the process has no
     /// `/proc` at the time of construction.
     pub proc_self_fd: Option<OwnedFd>,
@@ -64,7 +67,8 @@ impl Config {
             killpriv: Killpriv::WithXattr,
             users: IdMap::default(),
             groups: IdMap::default(),
-            negative_timeout: Duration::ZERO,
+            negative_timeout: None,
+            extras: Extras::empty(),
             proc_self_fd: None,
             max_descriptors: None,
         }
@@ -153,7 +157,14 @@ impl Config {
     /// Sets for how long the guest may remember that a name does not exist.
     #[must_use]
     pub fn negative_timeout(mut self, timeout: Duration) -> Self {
-        self.negative_timeout = timeout;
+        self.negative_timeout = Some(timeout);
+        self
+    }
+
+    /// Sets what is done besides.
+    #[must_use]
+    pub fn extras(mut self, extras: Extras) -> Self {
+        self.extras = extras;
         self
     }
 
@@ -217,9 +228,11 @@ pub enum Killpriv {
 /// How much the guest caches: the choice between seeing the changes of others and speed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum CachePolicy {
-    /// Nothing: each access asks the host. Files cannot be mapped shared.
+    /// Nothing: each access asks the host. Files cannot be mapped shared
+    /// ([`Extras::ALLOW_MMAP`]).
     Never,
-    /// Names, attributes and directories for a day, but no data. Files cannot be mapped shared.
+    /// Names, attributes and directories for a day, but no data. Files cannot be mapped shared
+    /// ([`Extras::ALLOW_MMAP`]).
     Metadata,
     /// Names and attributes for a second; data until a file is opened again and has changed.
     #[default]

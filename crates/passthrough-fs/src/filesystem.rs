@@ -18,8 +18,7 @@ use crate::{Killpriv, PassthroughFs, Xattr};
 impl FileSystem for PassthroughFs {
     fn init(&self, negotiation: &mut Negotiation) -> Result<()> {
         negotiation.enable(InitFlags::ATOMIC_O_TRUNC);
-        negotiation.enable(InitFlags::DO_READDIRPLUS);
-        negotiation.enable(InitFlags::READDIRPLUS_AUTO);
+        self.negotiate_extras(negotiation);
         negotiation.enable(InitFlags::CREATE_SUPP_GROUP);
         let submounts = negotiation.enable(InitFlags::SUBMOUNTS);
         // Without it the guest clears SUID and SGID by itself, for which it reads an attribute

@@ -25,6 +25,8 @@ pub(crate) enum Durability {
     Cached,
     /// With the data on stable storage (O_SYNC, O_DSYNC).
     Synchronous,
+    /// With the data on the device, past the host's page cache (O_DIRECT). Reads pass it by, too.
+    Direct,
 }
 
 /// An open directory.

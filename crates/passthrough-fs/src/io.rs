@@ -1,4 +1,4 @@
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use fuse_fs::abi::{CopyFileRangeIn, FallocateIn, LseekIn, ReadIn, WriteIn};
 use fuse_fs::flags::WriteFlags;
@@ -7,7 +7,8 @@ use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 
 use crate::PassthroughFs;
 use crate::credentials::{KillPrivileges, lacks_fsetid};
-use crate::handle_table::{Durability, OpenFile};
+use crate::handle_table::Durability;
+use crate::volume::Volume;
 
 /// Most bytes copied in one request, so that none takes for ever. The guest asks for the rest.
 const MAX_COPY: u64 = 1 << 30;
@@ -19,6 +20,34 @@ const FALLOCATE_MODES: FallocateFlags = FallocateFlags::KEEP_SIZE
 const SEEK_DATA: u32 = 3;
 const SEEK_HOLE: u32 = 4;
 
+/// Part of a file.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Extent {
+    pub(crate) offset: u64,
+    pub(crate) len: usize,
+}
+
+impl Extent {
+    /// Refuses what is no part of any file. To preadv2(2) and pwritev2(2) an offset of -1 means
+    /// the file's own position.
+    fn new(offset: u64, len: u32) -> Result<Self> {
+        let end = offset.checked_add(u64::from(len));
+        if end.is_none_or(|end| i64::try_from(end).is_err()) {
+            return Err(Errno::EINVAL.into());
+        }
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        Ok(Self { offset, len })
+    }
+
+    /// What is left when the first `done` bytes are done.
+    pub(crate) fn after(self, done: usize) -> Self {
+        Self {
+            offset: self.offset.saturating_add(done as u64),
+            len: self.len.saturating_sub(done),
+        }
+    }
+}
+
 impl PassthroughFs {
     pub(crate) fn do_read(
         &self,
@@ -28,16 +57,19 @@ impl PassthroughFs {
         sink: &mut dyn PayloadSink,
     ) -> Result<usize> {
         let file = self.file(args.fh, node)?;
-        let size = usize::try_from(args.size).unwrap_or(usize::MAX);
-        check_range(args.offset, size)?;
+        let extent = Extent::new(args.offset, args.size)?;
+        if file.durability == Durability::Direct {
+            file.volume.check_may_wait(cx)?;
+            return self.read_direct(&file, extent, sink);
+        }
         if file.volume.check_may_wait(cx).is_ok() {
-            return read_all(&file, args.offset, size, sink, IoFlags::empty());
+            return read_all(file.fd.as_fd(), extent, sink, IoFlags::empty());
         }
         let learned = &file.volume.reads_without_waiting;
         if !learned.holds() {
             return Err(Error::WouldBlock);
         }
-        match read_all(&file, args.offset, size, sink, IoFlags::NOWAIT) {
+        match read_all(file.fd.as_fd(), extent, sink, IoFlags::NOWAIT) {
             Err(Error::Errno(Errno::EOPNOTSUPP)) => {
                 learned.refuted();
                 Err(Error::WouldBlock)
@@ -55,10 +87,9 @@ impl PassthroughFs {
         source: &mut dyn PayloadSource,
     ) -> Result<usize> {
         let file = self.file(args.fh, node)?;
-        let size = usize::try_from(args.size).unwrap_or(usize::MAX);
-        check_range(args.offset, size)?;
+        let extent = Extent::new(args.offset, args.size)?;
         file.volume.check_reachable(cx)?;
-        if file.durability == Durability::Synchronous {
+        if file.durability != Durability::Cached {
             file.volume.check_may_wait(cx)?;
         }
         let mut flags = IoFlags::empty();
@@ -69,7 +100,12 @@ impl PassthroughFs {
         self.drop_capabilities(&file.fd)?;
         let kill = args.write_flags.contains(WriteFlags::KILL_SUIDGID);
         let _killing = KillPrivileges::begin(kill)?;
-        write_all(cx, &file, args.offset, size, source, flags)
+        match file.durability {
+            Durability::Direct => self.write_direct(cx, &file, extent, source, flags),
+            Durability::Cached | Durability::Synchronous => {
+                write_all(cx, (file.fd.as_fd(), &file.volume), extent, source, flags)
+            }
+        }
     }
 
     pub(crate) fn do_lseek(&self, node: NodeId, args: &LseekIn) -> Result<u64> {
@@ -79,7 +115,7 @@ impl PassthroughFs {
             SEEK_HOLE => SeekFrom::Hole(args.offset),
             _ => return Err(Errno::EINVAL.into()),
         };
-        check_range(args.offset, 0)?;
+        Extent::new(args.offset, 0)?;
         Ok(rustix::fs::seek(&file.fd, to)?)
     }
 
@@ -135,18 +171,16 @@ impl PassthroughFs {
 
 /// Reads until `size` bytes are there or the file ends: fewer than asked for are the end of the
 /// file to the guest. Where the rest would have to be waited for, all of it is asked for again.
-fn read_all(
-    file: &OpenFile,
-    offset: u64,
-    size: usize,
+pub(crate) fn read_all(
+    fd: BorrowedFd<'_>,
+    extent: Extent,
     sink: &mut dyn PayloadSink,
     flags: IoFlags,
 ) -> Result<usize> {
     let mut done = 0_usize;
-    while done < size {
-        let at = offset.saturating_add(done as u64);
-        let left = size.saturating_sub(done);
-        match sink.write_from_file(file.fd.as_fd(), at, left, flags) {
+    while done < extent.len {
+        let left = extent.after(done);
+        match sink.write_from_file(fd, left.offset, left.len, flags) {
             Ok(0) => break,
             Ok(read) => done = done.saturating_add(read),
             Err(error) => match Error::from(error) {
@@ -160,25 +194,23 @@ fn read_all(
 
 /// Writes all of the source. Where it must not wait, the first part is tried without; once a part
 /// is written there is no way back, and the rest waits if it has to.
-fn write_all(
+pub(crate) fn write_all(
     cx: &Context<'_>,
-    file: &OpenFile,
-    offset: u64,
-    size: usize,
+    (fd, volume): (BorrowedFd<'_>, &Volume),
+    extent: Extent,
     source: &mut dyn PayloadSource,
     flags: IoFlags,
 ) -> Result<usize> {
-    let learned = &file.volume.writes_without_waiting;
-    let mut nowait = if file.volume.check_may_wait(cx).is_err() && learned.holds() {
+    let learned = &volume.writes_without_waiting;
+    let mut nowait = if volume.check_may_wait(cx).is_err() && learned.holds() {
         IoFlags::NOWAIT
     } else {
         IoFlags::empty()
     };
     let mut done = 0_usize;
-    while done < size {
-        let at = offset.saturating_add(done as u64);
-        let left = size.saturating_sub(done);
-        match source.read_to_file(file.fd.as_fd(), at, left, flags | nowait) {
+    while done < extent.len {
+        let left = extent.after(done);
+        match source.read_to_file(fd, left.offset, left.len, flags | nowait) {
             Ok(0) => break,
             Ok(written) => {
                 done = done.saturating_add(written);
@@ -202,15 +234,4 @@ fn write_all(
         }
     }
     Ok(done)
-}
-
-/// Refuses what is no range of a file. To preadv2(2) and pwritev2(2) an offset of -1 means the
-/// file's own position.
-fn check_range(offset: u64, len: usize) -> Result<()> {
-    let end = offset.checked_add(len as u64);
-    if end.is_some_and(|end| i64::try_from(end).is_ok()) {
-        Ok(())
-    } else {
-        Err(Errno::EINVAL.into())
-    }
 }

@@ -80,10 +80,20 @@
 //!
 //! A write, a truncating open or a truncation that clears SUID and SGID takes two more.
 //!
+//! # What the guest caches
+//!
+//! [`CachePolicy`] says for how long names, their absence, attributes and data are believed.
+//! Targets of symbolic links are cached except with [`CachePolicy::Never`], and writes to files whose
+//! data is not cached are made concurrently. A FLUSH at each close(2) is spared where it could do
+//! nothing. What changes more than that is one of the [`Extras`].
+//!
+//! OPEN and OPENDIR are never spared: without a handle, each READ and WRITE would have to open its
+//! file, and a directory that is listed in several replies would have to be found where it was left.
+//!
 //! # What is missing
 //!
 //! Locks are left to the guest's kernel, so that they do not exclude the host or other guests.
-//! There are no POSIX ACLs, security contexts, writeback caching, DAX, ids other than the guest's
+//! There are no POSIX ACLs, security contexts, DAX, ids other than the guest's
 //! own, or export by NFS. Directories, symbolic links and special files have no descriptor when
 //! they are made: they are looked up by name right after, and if the host replaces one at that
 //! moment the guest is told of its replacement. Inode numbers are the host's; where file systems
@@ -108,7 +118,9 @@ mod budget;
 mod config;
 mod credentials;
 mod dir;
+mod direct;
 mod error;
+mod extras;
 mod feature;
 mod file_capabilities;
 mod filesystem;
@@ -122,6 +134,7 @@ mod lookup;
 mod name_hints;
 mod namespace;
 mod open;
+mod open_flags;
 mod proc;
 mod slab;
 mod sync;
@@ -139,6 +152,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use crate::budget::Budget;
 use crate::credentials::Credentials;
+use crate::extras::Agreed;
 use crate::handle_table::HandleTable;
 use crate::ids::Ids;
 use crate::inode_table::{Inode, InodeTable};
@@ -148,6 +162,7 @@ use crate::volume::Volumes;
 
 pub use config::{CachePolicy, Config, Feature, Killpriv, Xattr};
 pub use error::NewError;
+pub use extras::Extras;
 pub use id_map::{IdMap, IdMapError, IdRule, IdRuleError};
 pub use xattr_map::{XattrMap, XattrMapError, XattrRuleError};
 
@@ -168,6 +183,9 @@ pub struct PassthroughFs {
     cache: CachePolicy,
     timeout: Duration,
     negative_timeout: Duration,
+    extras: Extras,
+    /// What of them the guest can do its part of.
+    agreed: Agreed,
     xattr: Xattr,
     xattr_map: Option<XattrMap>,
     /// What `security.capability` is called on the host, if not that.
@@ -236,13 +254,15 @@ impl PassthroughFs {
             },
             cache: config.cache,
             timeout: config.cache.timeout(),
-            negative_timeout: config.negative_timeout,
             xattr,
             renamed_capability: file_capabilities::renamed(config.xattr_map.as_ref()),
             xattr_map: config.xattr_map,
             posix_acl: config.posix_acl,
             security_labels: config.security_labels,
             killpriv: config.killpriv,
+            negative_timeout: config.negative_timeout.unwrap_or(config.cache.timeout()),
+            extras: config.extras,
+            agreed: Agreed::default(),
             resolves_cached,
             submounts: AtomicBool::new(false),
             kills_privileges: AtomicBool::new(false),

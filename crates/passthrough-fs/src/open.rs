@@ -2,7 +2,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 
 use fuse_fs::abi::{CreateIn, OpenIn, ReleaseIn};
-use fuse_fs::flags::{OpenInFlags, OpenOutFlags};
+use fuse_fs::flags::OpenInFlags;
 use fuse_fs::{Context, Entry, Errno, Error, Handle, Name, NodeId, Opened, Result};
 use rustix::fs::{OFlags, Statx};
 use rustix::io::Errno as SysErrno;
@@ -11,21 +11,12 @@ use crate::PassthroughFs;
 use crate::attr::stat_fd;
 use crate::credentials::{KillPrivileges, lacks_fsetid};
 use crate::dir::Stream;
-use crate::handle_table::{Durability, OpenDirectory, OpenFile};
+use crate::handle_table::{OpenDirectory, OpenFile};
 use crate::inode_table::{Kind, Pinned};
 use crate::lookup::{Guess, RESOLVE};
 use crate::namespace::permissions;
-use crate::volume::{Storage, Volume};
-
-/// The flags of the guest that the host's open(2) is given.
-///
-/// O_APPEND is left to each write, as the guest can change it (fcntl(2)). O_DIRECT is the guest's
-/// own business: its buffers are not aligned for the host's device. O_NOATIME is for owners, and
-/// this process may not be one. O_NONBLOCK, O_ASYNC and the like mean nothing to a regular file.
-const HONOURED: OFlags = OFlags::RWMODE
-    .union(OFlags::TRUNC)
-    .union(OFlags::DSYNC)
-    .union(OFlags::SYNC);
+use crate::open_flags::{Readable, durability};
+use crate::volume::Volume;
 
 impl PassthroughFs {
     pub(crate) fn do_open(&self, cx: &Context<'_>, node: NodeId, args: &OpenIn) -> Result<Opened> {
@@ -60,7 +51,7 @@ impl PassthroughFs {
         args: &CreateIn,
     ) -> Result<(Entry, Opened)> {
         let dir = self.directory_inode(cx, parent)?;
-        let flags = OFlags::from_bits_retain(args.flags);
+        let host_flags = self.creation_flags(args.flags)?;
         // With O_EXCL always: without, an existing FIFO or device node would be opened.
         let create = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let made = {
@@ -68,18 +59,16 @@ impl PassthroughFs {
             let _room = (self.permit()?, self.permit()?);
             let _as_caller = self.assume(cx, args.umask)?;
             let mode = permissions(args.mode);
-            let flags = honoured(args.flags)? | create;
+            let flags = host_flags | create;
             rustix::fs::openat2(&dir, name.as_c_str(), flags, mode, RESOLVE)
         };
         self.names.remember(parent, name);
         match made {
             Ok(fd) => {
                 self.label_created(cx, &dir, name, &fd)?;
-                self.adopt_created(cx, &dir, fd, args.flags)
+                self.adopt_created(cx, &dir, fd, host_flags)
             }
-            Err(SysErrno::EXIST) if !flags.contains(OFlags::EXCL) => {
-                self.open_existing(cx, &dir, name, args)
-            }
+            Err(SysErrno::EXIST) if !is_exclusive(args) => self.open_existing(cx, &dir, name, args),
             Err(errno) => Err(errno.into()),
         }
     }
@@ -91,8 +80,9 @@ impl PassthroughFs {
         args: &CreateIn,
     ) -> Result<(Entry, Opened)> {
         let dir = self.directory_inode(cx, parent)?;
-        let exclusive = OFlags::from_bits_retain(args.flags) & OFlags::EXCL;
-        let flags = honoured(args.flags)? | exclusive | OFlags::TMPFILE | OFlags::CLOEXEC;
+        let host_flags = self.creation_flags(args.flags)?;
+        let mut flags = host_flags | OFlags::TMPFILE | OFlags::CLOEXEC;
+        flags.set(OFlags::EXCL, is_exclusive(args));
         let fd = {
             let _room = (self.permit()?, self.permit()?);
             let _as_caller = self.assume(cx, args.umask)?;
@@ -100,7 +90,7 @@ impl PassthroughFs {
         };
         // Closed, it is gone.
         self.label_open(cx, &fd)?;
-        self.adopt_created(cx, &dir, fd, args.flags)
+        self.adopt_created(cx, &dir, fd, host_flags)
     }
 
     pub(crate) fn do_release(
@@ -161,8 +151,8 @@ impl PassthroughFs {
         flags: u32,
         open_flags: OpenInFlags,
     ) -> Result<Opened> {
-        let host_flags = honoured(flags)?;
-        let fd = {
+        let host_flags = self.host_flags(flags)?;
+        let (fd, readable) = {
             let truncates = host_flags.contains(OFlags::TRUNC);
             // Where it was not agreed that the guest says so, it neither says so nor clears them
             // by itself, as it does with truncate(2).
@@ -172,9 +162,39 @@ impl PassthroughFs {
                 self.drop_capabilities_of(inode)?;
             }
             let _killing = KillPrivileges::begin(kill)?;
-            self.reopen_file(cx, inode, host_flags)?
+            self.reopen_readable(cx, inode, host_flags)?
         };
-        self.keep_open(node, fd, &inode.volume, host_flags)
+        self.keep_open(node, fd, &inode.volume, host_flags, readable)
+    }
+
+    /// Opens a file for writing so that it can be read, too, where it has to be and may be.
+    fn reopen_readable(
+        &self,
+        cx: &Context<'_>,
+        inode: &Pinned,
+        host_flags: OFlags,
+    ) -> Result<(OwnedFd, Readable)> {
+        if !self.must_also_read(host_flags) {
+            let fd = self.reopen_file(cx, inode, host_flags)?;
+            return Ok((fd, Readable::AsNeeded));
+        }
+        match self.reopen_file(cx, inode, readable(host_flags)) {
+            Ok(fd) => Ok((fd, Readable::AsNeeded)),
+            Err(Error::Errno(Errno::EACCES)) => {
+                let fd = self.reopen_file(cx, inode, host_flags)?;
+                Ok((fd, Readable::No))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Like [`host_flags`](Self::host_flags), for a file that is new and so can be read.
+    fn creation_flags(&self, flags: u32) -> Result<OFlags> {
+        let host_flags = self.host_flags(flags)?;
+        Ok(match self.must_also_read(host_flags) {
+            true => readable(host_flags),
+            false => host_flags,
+        })
     }
 
     fn open_existing(
@@ -203,14 +223,14 @@ impl PassthroughFs {
         cx: &Context<'_>,
         dir: &Pinned,
         fd: OwnedFd,
-        flags: u32,
+        host_flags: OFlags,
     ) -> Result<(Entry, Opened)> {
         let stat: Statx = stat_fd(&fd)?;
         let pin = self.proc.reopen(&fd, OFlags::PATH)?;
         let node = self.adopt(dir, pin, &stat)?;
-        let kept = self
-            .inode(cx, node)
-            .and_then(|inode| self.keep_open(node, fd, &inode.volume, honoured(flags)?));
+        let kept = self.inode(cx, node).and_then(|inode| {
+            self.keep_open(node, fd, &inode.volume, host_flags, Readable::AsNeeded)
+        });
         match kept {
             Ok(opened) => Ok((self.entry(dir, node, &stat), opened)),
             Err(error) => {
@@ -226,45 +246,26 @@ impl PassthroughFs {
         fd: OwnedFd,
         volume: &Arc<Volume>,
         host_flags: OFlags,
+        readable: Readable,
     ) -> Result<Opened> {
-        let durability = if host_flags.intersects(OFlags::DSYNC | OFlags::SYNC) {
-            Durability::Synchronous
-        } else {
-            Durability::Cached
-        };
         let handle = self.handles.insert_file(OpenFile {
             node,
             fd,
             volume: Arc::clone(volume),
-            durability,
+            durability: durability(host_flags),
             _permit: self.permit()?,
         });
         Ok(Opened {
             handle: handle.map_err(|_full| Errno::ENFILE)?,
-            flags: self.cache.file_flags() | self.flush_flags(volume, host_flags),
+            flags: self.file_flags(volume, host_flags, readable),
         })
-    }
-
-    /// Spares the guest a FLUSH at each close(2) where that could do nothing: the host's filesystem
-    /// has nothing to report, and the guest has no changed pages to write back, as the file is open
-    /// for reading only or cannot be mapped shared.
-    fn flush_flags(&self, volume: &Volume, host_flags: OFlags) -> OpenOutFlags {
-        let read_only = host_flags & OFlags::RWMODE == OFlags::RDONLY;
-        let uncached = self.cache.file_flags().contains(OpenOutFlags::DIRECT_IO);
-        if volume.storage != Storage::Remote && (read_only || uncached) {
-            OpenOutFlags::NOFLUSH
-        } else {
-            OpenOutFlags::empty()
-        }
     }
 }
 
-/// What is passed on of the guest's `flags`.
-fn honoured(flags: u32) -> Result<OFlags> {
-    let flags = OFlags::from_bits_retain(flags) & HONOURED;
-    // The fourth value of the access mode is for ioctls on drivers (open(2)).
-    if flags & OFlags::RWMODE == OFlags::RWMODE {
-        return Err(Errno::EINVAL.into());
-    }
-    Ok(flags)
+fn is_exclusive(args: &CreateIn) -> bool {
+    OFlags::from_bits_retain(args.flags).contains(OFlags::EXCL)
+}
+
+fn readable(host_flags: OFlags) -> OFlags {
+    host_flags.difference(OFlags::RWMODE) | OFlags::RDWR
 }

@@ -258,50 +258,6 @@ fn access_goes_by_the_mode() {
 }
 
 #[test]
-fn the_cache_policy_sets_timeouts_and_flags() {
-    use OpenOutFlags as Flags;
-    use passthrough_fs::CachePolicy::*;
-    let cached_dir = Flags::CACHE_DIR | Flags::KEEP_CACHE;
-    for (policy, seconds, file, dir) in [
-        (Never, 0, Flags::DIRECT_IO, Flags::empty()),
-        (Metadata, 86_400, Flags::DIRECT_IO, cached_dir),
-        (Auto, 1, Flags::empty(), Flags::empty()),
-        (Always, 86_400, Flags::KEEP_CACHE, cached_dir),
-    ] {
-        let share = Share::with(|config| config.cache(policy));
-        let args = CreateIn {
-            flags: RDWR,
-            mode: 0o644,
-            ..Default::default()
-        };
-        let (entry, created) = share.create(&me(), "file", args).unwrap();
-        let args = OpenIn {
-            flags: RDWR,
-            ..Default::default()
-        };
-        let opened = share.fs.open(&me(), entry.node, &args).unwrap();
-        let opendir = share
-            .fs
-            .opendir(&me(), NodeId::ROOT, &OpenIn::default())
-            .unwrap();
-        assert_eq!(entry.entry_valid.as_secs(), seconds);
-        assert_eq!(entry.attr_valid.as_secs(), seconds);
-        assert_eq!(
-            share
-                .fs
-                .getattr(&me(), entry.node, None)
-                .unwrap()
-                .valid
-                .as_secs(),
-            seconds
-        );
-        assert_eq!(created.flags & !Flags::NOFLUSH, file);
-        assert_eq!(opened.flags, created.flags);
-        assert_eq!(opendir.flags, dir);
-    }
-}
-
-#[test]
 fn flush_is_spared_where_the_guest_holds_no_changed_pages() {
     let share = Share::new();
     let (node, _) = share.file("file", b"", RDONLY);

@@ -208,15 +208,3 @@ fn names_are_bytes() {
         remove(&share, name, true).unwrap();
     }
 }
-
-#[test]
-fn absent_names_are_remembered_only_where_that_is_wanted() {
-    let share = Share::new();
-    assert_eq!(errno(share.lookup("absent")), Errno::ENOENT);
-    let second = std::time::Duration::from_secs(1);
-    let share = Share::with(|config| config.negative_timeout(second));
-    let entry = share.lookup("absent").unwrap();
-    assert_eq!((entry.node, entry.entry_valid), (NodeId::NEGATIVE, second));
-    std::fs::write(share.host("absent"), "").unwrap();
-    assert_ne!(share.node("absent"), NodeId::NEGATIVE);
-}

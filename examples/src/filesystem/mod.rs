@@ -1,6 +1,7 @@
 //! A directory of this host as a filesystem, with the options that every program which
 //! serves one has.
 
+mod extras;
 mod options;
 mod privileges;
 

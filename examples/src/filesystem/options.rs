@@ -6,6 +6,8 @@ use passthrough_fs::{CachePolicy, Config};
 
 use super::privileges::PrivilegeOptions;
 
+use super::extras::ExtraOptions;
+
 /// What of a directory is shared, and how.
 #[derive(Debug, Args)]
 pub(crate) struct FilesystemOptions {
@@ -19,6 +21,9 @@ pub(crate) struct FilesystemOptions {
 
     #[command(flatten)]
     privileges: PrivilegeOptions,
+
+    #[command(flatten)]
+    extras: ExtraOptions,
 }
 
 /// What the guest may cache, and for how long.
@@ -38,7 +43,9 @@ pub enum CacheMode {
 impl FilesystemOptions {
     /// How the directory `root` is shared.
     pub(crate) fn passthrough(&self, root: &Path) -> Config {
-        let config = Config::new(root).cache(self.cache.into());
+        let config = Config::new(root)
+            .cache(self.cache.into())
+            .extras(self.extras.chosen());
         self.privileges.apply(config)
     }
 

@@ -107,9 +107,13 @@ impl Share {
         self.path.parent().unwrap()
     }
 
+    /// What is absent is ENOENT, whether or not the guest may remember it.
     pub fn lookup_in(&self, parent: NodeId, name: &str) -> Result<Entry> {
         let name = cstr(name);
-        self.fs.lookup(&me(), parent, Name::new(&name).unwrap())
+        match self.fs.lookup(&me(), parent, Name::new(&name).unwrap()) {
+            Ok(entry) if entry.node == NodeId::NEGATIVE => Err(Errno::ENOENT.into()),
+            result => result,
+        }
     }
 
     pub fn lookup(&self, name: &str) -> Result<Entry> {
@@ -122,11 +126,23 @@ impl Share {
     }
 
     pub fn open_node(&self, node: NodeId, flags: u32) -> Result<Handle> {
+        self.open(node, flags).map(|opened| opened.handle)
+    }
+
+    pub fn open(&self, node: NodeId, flags: u32) -> Result<Opened> {
         let args = OpenIn {
             flags,
             ..Default::default()
         };
-        self.fs.open(&me(), node, &args).map(|opened| opened.handle)
+        self.fs.open(&me(), node, &args)
+    }
+
+    /// Begins a session with a guest that offers `offered`, and tells what the share asks for.
+    pub fn init(&self, offered: InitFlags) -> InitFlags {
+        let mut negotiation = Negotiation::new(&InitIn::default(), InitFlags::empty());
+        negotiation.offered = offered;
+        self.fs.init(&mut negotiation).unwrap();
+        negotiation.enabled
     }
 
     /// A file with this content, looked up and open.

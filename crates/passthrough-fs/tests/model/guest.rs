@@ -69,6 +69,9 @@ impl Guest {
             Op::Hold { at, into } => {
                 let dir = self.node(at.0)?;
                 let entry = self.ask(|cx| with_name(at, |name| fs.lookup(cx, dir, name)))?;
+                if entry.node == NodeId::NEGATIVE {
+                    return Err(Not::Failed(Errno::ENOENT.raw()));
+                }
                 let outcome = self.learn(&entry);
                 self.replace_node(into, Some(entry.node));
                 self.tidy(entry.node);
