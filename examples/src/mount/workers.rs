@@ -278,3 +278,6 @@ fn interrupted(request: &[u8]) -> Option<u64> {
     let (args, _) = InterruptIn::read_from_prefix(arguments).ok()?;
     (header.opcode == Opcode::Interrupt.raw()).then_some(args.unique)
 }
+
+#[cfg(test)]
+mod tests;
