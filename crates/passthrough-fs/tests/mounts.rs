@@ -6,6 +6,7 @@ use common::*;
 use fuse_fs::abi::*;
 use fuse_fs::flags::*;
 use fuse_fs::*;
+use passthrough_fs::Feature;
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount,
 };
@@ -95,5 +96,27 @@ fn the_root_below_itself_is_another_node() {
         assert_ne!(again, NodeId::ROOT);
         assert_ne!(share.lookup_in(again, "again").unwrap().node, again);
         unmount(share.host("again"), UnmountFlags::DETACH).unwrap();
+    });
+}
+
+/// To a guest's kernel that heeds ACLs, any error but ENODATA forbids all access.
+#[test]
+fn files_that_cannot_have_acls_have_none() {
+    with_own_mounts("files_that_cannot_have_acls_have_none", || {
+        const ACL: &std::ffi::CStr = c"system.posix_acl_access";
+        let share = Share::with(|config| config.posix_acl(Feature::Always));
+        begin(&share.fs, InitFlags::POSIX_ACL | InitFlags::DONT_MASK).unwrap();
+        std::fs::create_dir(share.host("ramfs")).unwrap();
+        let flags = MountFlags::empty();
+        mount("ramfs", share.host("ramfs"), "ramfs", flags, None).unwrap();
+        let node = share.node("ramfs");
+        assert_eq!(errno(get_xattr(&share, node, ACL)), Errno::ENODATA);
+        let empty = [2, 0, 0, 0];
+        assert_eq!(
+            errno(set_xattr(&share, node, ACL, &empty)),
+            Errno::EOPNOTSUPP
+        );
+        drop(share.fs);
+        unmount(share.path.join("ramfs"), UnmountFlags::DETACH).unwrap();
     });
 }

@@ -1,7 +1,7 @@
 //! A share in a temporary directory, and short ways to ask for things.
 #![allow(dead_code, unreachable_pub, reason = "each test uses what it needs")]
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::path::{Path, PathBuf};
 
 use fuse_fs::abi::*;
@@ -55,6 +55,51 @@ pub fn is_root(test: &str) -> bool {
 
 pub fn cstr(name: &str) -> CString {
     CString::new(name).unwrap()
+}
+
+/// Begins a session with a guest that knows `offered`, and returns what was agreed on.
+pub fn begin(fs: &PassthroughFs, offered: InitFlags) -> Result<InitFlags> {
+    let offered = offered | InitFlags::INIT_EXT;
+    let (flags, flags2) = offered.halves();
+    let init = InitIn {
+        flags,
+        flags2,
+        ..InitIn::default()
+    };
+    let mut negotiation = Negotiation::new(&init, InitFlags::empty());
+    fs.init(&mut negotiation)?;
+    Ok(negotiation.enabled)
+}
+
+pub fn set_xattr(share: &Share, node: NodeId, name: &CStr, value: &[u8]) -> Result<()> {
+    let name = XattrName::new(name).unwrap();
+    let how = SetxattrFlags::empty();
+    share.fs.setxattr(&me(), node, name, value, 0, how)
+}
+
+pub fn get_xattr(share: &Share, node: NodeId, name: &CStr) -> Result<Vec<u8>> {
+    let name = XattrName::new(name).unwrap();
+    let mut buffer = [0; 1000];
+    let len = share.fs.getxattr(&me(), node, name, &mut buffer)?;
+    assert_eq!(share.fs.getxattr(&me(), node, name, &mut []), Ok(len));
+    Ok(buffer[..len].to_vec())
+}
+
+/// The attribute as the host has it, if it has it.
+pub fn host_xattr(path: &Path, name: &CStr) -> Option<Vec<u8>> {
+    let mut buffer = [0; 1000];
+    let len = rustix::fs::lgetxattr(path, name, &mut buffer).ok()?;
+    Some(buffer[..len].to_vec())
+}
+
+/// Extended attributes of the guest's names, each with a NUL.
+pub fn list_xattrs(share: &Share, node: NodeId) -> Vec<u8> {
+    let len = share.fs.listxattr(&me(), node, &mut []).unwrap();
+    let mut buffer = vec![0; len];
+    if len > 0 {
+        assert_eq!(share.fs.listxattr(&me(), node, &mut buffer), Ok(len));
+    }
+    buffer
 }
 
 /// The error number of what must fail.
