@@ -3,8 +3,8 @@
 use std::sync::atomic::Ordering;
 
 use fuse_fs::abi::{
-    AccessIn, CopyFileRangeIn, CreateIn, FallocateIn, FlushIn, FsyncIn, Kstatfs, LseekIn, MkdirIn,
-    MknodIn, OpenIn, ReadIn, ReleaseIn, SetattrIn, StatxIn, WriteIn,
+    AccessIn, CopyFileRangeIn, CreateIn, FallocateIn, FlushIn, FsyncIn, IoctlIn, IoctlOut, Kstatfs,
+    LseekIn, MkdirIn, MknodIn, OpenIn, ReadIn, ReleaseIn, SetattrIn, StatxIn, WriteIn,
 };
 use fuse_fs::flags::{InitFlags, RenameFlags, SetxattrFlags};
 use fuse_fs::{
@@ -18,6 +18,7 @@ use crate::{Killpriv, PassthroughFs, Xattr};
 impl FileSystem for PassthroughFs {
     fn init(&self, negotiation: &mut Negotiation) -> Result<()> {
         negotiation.enable(InitFlags::ATOMIC_O_TRUNC);
+        negotiation.enable(InitFlags::HAS_IOCTL_DIR);
         self.negotiate_extras(negotiation);
         negotiation.enable(InitFlags::CREATE_SUPP_GROUP);
         let submounts = negotiation.enable(InitFlags::SUBMOUNTS);
@@ -271,5 +272,16 @@ impl FileSystem for PassthroughFs {
         args: &CopyFileRangeIn,
     ) -> Result<u64> {
         self.do_copy_file_range(cx, node, args)
+    }
+
+    fn ioctl(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+        args: &IoctlIn,
+        data: &[u8],
+        buffer: &mut [u8],
+    ) -> Result<(IoctlOut, usize)> {
+        self.do_ioctl(cx, node, args, data, buffer)
     }
 }

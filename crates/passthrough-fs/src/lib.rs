@@ -129,6 +129,7 @@ mod id_map;
 mod ids;
 mod inode_table;
 mod io;
+mod ioctl;
 mod labels;
 mod lookup;
 mod name_hints;

@@ -3,6 +3,7 @@
 use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 
 use rustix::io::{Errno, Result};
+use rustix::ioctl::{Opcode, opcode};
 use rustix::thread::UnshareFlags;
 
 /// Reads entries of the directory `fd` from its position on to the front of `buffer`, laid out as
@@ -37,6 +38,55 @@ pub(crate) fn close(fd: OwnedFd) -> Result<()> {
 pub(crate) fn unshare_umask_and_cwd() -> Result<()> {
     // SAFETY: only CLONE_FILES could take file descriptors away from other threads.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) }
+}
+
+/// `struct fsxattr` (`linux/fs.h`): five words and eight bytes of padding, of which only the kernel
+/// knows what they mean.
+pub(crate) type FsXattr = [u8; 28];
+
+/// The flags of an inode (ioctl_iflags(2)).
+pub(crate) fn inode_flags(fd: BorrowedFd<'_>) -> Result<u32> {
+    let mut flags: libc::c_int = 0;
+    // SAFETY: FS_IOC_GETFLAGS writes one int, though its name says long, to where `flags` is.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::FS_IOC_GETFLAGS, &raw mut flags) };
+    done(result).map(|()| flags.cast_unsigned())
+}
+
+/// Sets the flags of an inode (ioctl_iflags(2)).
+pub(crate) fn set_inode_flags(fd: BorrowedFd<'_>, flags: u32) -> Result<()> {
+    let flags: libc::c_int = flags.cast_signed();
+    // SAFETY: FS_IOC_SETFLAGS reads one int, though its name says long, from where `flags` is.
+    done(unsafe { libc::ioctl(fd.as_raw_fd(), libc::FS_IOC_SETFLAGS, &raw const flags) })
+}
+
+/// The extended flags and the project of an inode (ioctl_xfs_fsgetxattr(2)).
+pub(crate) fn fsxattr(fd: BorrowedFd<'_>) -> Result<FsXattr> {
+    const FS_IOC_FSGETXATTR: Opcode = opcode::read::<FsXattr>(b'X', 31);
+    let mut fsxattr = [0; size_of::<FsXattr>()];
+    // SAFETY: the command says how much it writes: a `struct fsxattr`, for which any bytes are
+    // valid and `fsxattr` has room. It is copied there whatever its alignment.
+    let result = unsafe {
+        libc::ioctl(
+            fd.as_raw_fd(),
+            FS_IOC_FSGETXATTR.into(),
+            fsxattr.as_mut_ptr(),
+        )
+    };
+    done(result).map(|()| fsxattr)
+}
+
+/// Sets the extended flags and the project of an inode (ioctl_xfs_fsgetxattr(2)).
+pub(crate) fn set_fsxattr(fd: BorrowedFd<'_>, fsxattr: &FsXattr) -> Result<()> {
+    const FS_IOC_FSSETXATTR: Opcode = opcode::write::<FsXattr>(b'X', 32);
+    // SAFETY: the command says how much it reads: a `struct fsxattr`, which is there.
+    done(unsafe { libc::ioctl(fd.as_raw_fd(), FS_IOC_FSSETXATTR.into(), fsxattr.as_ptr()) })
+}
+
+fn done(result: libc::c_int) -> Result<()> {
+    match result {
+        0.. => Ok(()),
+        _ => Err(last_errno()),
+    }
 }
 
 fn last_errno() -> Errno {
