@@ -10,10 +10,9 @@ mod support;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
-use support::{Daemon, Guest, Share};
+use support::{Host, run};
 
 /// Longer than a slow machine needs, short enough that a hang does not go on for ever.
 const PATIENCE: Duration = Duration::from_secs(900);
@@ -33,12 +32,12 @@ fn everyday_work_with_cache_auto() {
 #[test]
 #[ignore = "boots QEMU; .ci/run runs it"]
 fn daemons_outlive_a_killed_vmm() {
-    let mut host = Host::new("auto");
-    let guest = host.boot("interrupted.sh");
+    let mut host = Host::new("auto", &[]);
+    let guest = host.boot("interrupted.sh", &[]);
     guest.wait_for("guest: writing", PATIENCE);
     guest.kill();
 
-    let said = host.boot("interrupted.sh").wait(PATIENCE);
+    let said = host.boot("interrupted.sh", &[]).wait(PATIENCE);
     assert!(!said.is_empty(), "the second boot did nothing");
     assert_eq!(
         fs::read_to_string(host.share().join("second_boot")).expect("the second boot's file"),
@@ -49,9 +48,9 @@ fn daemons_outlive_a_killed_vmm() {
 
 /// Two boots of one machine with a reset in between, all with the same daemons.
 fn everyday_work(cache: &str) {
-    let mut host = Host::new(cache);
+    let mut host = Host::new(cache, &[]);
     make_repository(&host.share().join("source"));
-    let said = host.boot("workloads.sh").wait(PATIENCE);
+    let said = host.boot("workloads.sh", &[]).wait(PATIENCE);
     println!("cache={cache}:\n{}", said.join("\n"));
 
     let share = host.share();
@@ -126,75 +125,5 @@ fn make_repository(path: &Path) {
         let identity = ["-c", "user.name=host", "-c", "user.email=host@example.org"];
         let commit = ["commit", "--quiet", "-m", "From the host"];
         run(path, "git", &[&identity[..], &commit[..]].concat());
-    }
-}
-
-/// Runs a program to its end and returns what it printed.
-fn run(directory: &Path, program: &str, args: &[&str]) -> String {
-    let output = Command::new(program)
-        .args(args)
-        .current_dir(directory)
-        .output()
-        .unwrap_or_else(|error| panic!("{program}: {error}"));
-    assert!(
-        output.status.success(),
-        "{program} {args:?}: {}\n{}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-/// The daemons of a guest: `/` read-only, and a fresh directory to work on.
-struct Host {
-    root: Daemon,
-    data: Daemon,
-    // After the daemons, which end before it is removed.
-    directory: tempfile::TempDir,
-}
-
-impl Host {
-    fn new(cache: &str) -> Self {
-        let directory = tempfile::tempdir().expect("a temporary directory");
-        let share = directory.path().join("share");
-        fs::create_dir(&share).expect("the directory to share");
-        let cache = format!("--cache={cache}");
-        let options = [cache.as_str(), "--num-request-queues=2"];
-        let root_options = [&options[..], &["--readonly"]].concat();
-        let root = Daemon::start(
-            &directory.path().join("root"),
-            Path::new("/"),
-            &root_options,
-        );
-        let data = Daemon::start(&directory.path().join("data"), &share, &options);
-        Self {
-            root,
-            data,
-            directory,
-        }
-    }
-
-    fn share(&self) -> std::path::PathBuf {
-        self.directory.path().join("share")
-    }
-
-    fn boot(&mut self, workload: &str) -> Guest {
-        let root = Share {
-            tag: "root",
-            socket: self.root.socket(),
-        };
-        let data = Share {
-            tag: "data",
-            socket: self.data.socket(),
-        };
-        Guest::boot(&root, &data, workload)
-    }
-
-    /// Both daemons still serve, and end when told to.
-    fn end(self) {
-        for mut daemon in [self.root, self.data] {
-            assert!(daemon.is_running(), "a daemon ended:\n{}", daemon.log());
-            assert!(daemon.end("TERM").success());
-        }
     }
 }

@@ -2,10 +2,11 @@
 # The first process of a test guest, whose root is the host's own `/`, shared read-only.
 #
 # Mounts what programs need, the share DATA_TAG at /run/share, and runs the script WORKLOAD there.
-# Both names come from the kernel's command line. The boot ends as the workload says, and with a
+# What cargo has installed is in TOOLS. These names come from the kernel's command line, with what
+# else the workload wants to know. The boot ends as the workload says, and with a
 # power-off where it fails or returns.
 
-export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:$TOOLS
 export HOME=/run/home TMPDIR=/run/tmp LC_ALL=C
 
 power_off() {

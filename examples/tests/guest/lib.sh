@@ -10,7 +10,7 @@ run_steps() {
         if (cd $SHARE && exec sh -eux "$WORKLOAD" "$step") >"$TMPDIR/log" 2>&1; then
             echo "guest: ok $step ($begin s to $(uptime_seconds) s)"
         else
-            tail -n 20 "$TMPDIR/log"
+            tail -n 60 "$TMPDIR/log"
             echo "guest: FAILED $step"
             return 1
         fi

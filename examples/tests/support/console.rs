@@ -62,7 +62,7 @@ impl Console {
     }
 
     pub(super) fn tail(&self) -> String {
-        const LINES: usize = 40;
+        const LINES: usize = 80;
         let lines = self.lines();
         lines[lines.len().saturating_sub(LINES)..].join("\n")
     }

@@ -24,8 +24,14 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    /// Boots on the share `root`, with the share `data` at hand, and runs `workload`.
-    pub(crate) fn boot(root: &Share<'_>, data: &Share<'_>, workload: &str) -> Self {
+    /// Boots on the share `root`, with the share `data` at hand, and runs `workload` with the
+    /// variables `environment`, each `NAME=VALUE`.
+    pub(crate) fn boot(
+        root: &Share<'_>,
+        data: &Share<'_>,
+        workload: &str,
+        environment: &[&str],
+    ) -> Self {
         // QEMU dies with the thread that started it, even where that is killed.
         let mut command = Command::new("setpriv");
         command
@@ -37,7 +43,7 @@ impl Guest {
             .arg("-kernel")
             .arg(kernel())
             .arg("-append")
-            .arg(command_line(root, data, workload));
+            .arg(command_line(root, data, workload, environment));
         for share in [root, data] {
             command.args(device(share));
         }
@@ -123,15 +129,32 @@ fn kernel() -> PathBuf {
 ///
 /// The kernel counts ticks early on to see whether its timer works; emulated on a busy host there
 /// are too few, and it hangs with what it takes for a broken one. So it is told not to.
-fn command_line(root: &Share<'_>, data: &Share<'_>, workload: &str) -> String {
+fn command_line(
+    root: &Share<'_>,
+    data: &Share<'_>,
+    workload: &str,
+    environment: &[&str],
+) -> String {
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guest");
     let scripts = scripts.to_str().filter(|path| !path.contains(' '));
     let scripts = scripts.expect("a path that a kernel's command line can hold");
     format!(
         "console=ttyS0 quiet no_timer_check panic=-1 root={} rootfstype=virtiofs ro init={scripts}/init.sh \
-         DATA_TAG={} WORKLOAD={scripts}/{workload}",
-        root.tag, data.tag
+         DATA_TAG={} TOOLS={} WORKLOAD={scripts}/{workload} {}",
+        root.tag,
+        data.tag,
+        tools().display(),
+        environment.join(" ")
     )
+}
+
+/// Where cargo installs programs.
+fn tools() -> PathBuf {
+    let cargo = env::var_os("CARGO_HOME").map_or_else(
+        || Path::new(&env::var_os("HOME").expect("a home")).join(".cargo"),
+        PathBuf::from,
+    );
+    cargo.join("bin")
 }
 
 fn device(share: &Share<'_>) -> [String; 4] {

@@ -9,8 +9,10 @@
 mod console;
 mod daemon;
 mod guest;
+mod host;
 mod mount;
 
 pub(crate) use daemon::Daemon;
 pub(crate) use guest::{Guest, Share};
+pub(crate) use host::{Host, run};
 pub(crate) use mount::Mount;

@@ -1,0 +1,81 @@
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::{Daemon, Guest, Share};
+
+/// The daemons of a guest: `/` read-only, and a fresh directory to work on.
+pub(crate) struct Host {
+    root: Daemon,
+    data: Daemon,
+    // After the daemons, which end before it is removed.
+    directory: tempfile::TempDir,
+}
+
+impl Host {
+    /// Starts the daemon of the root and that of the fresh directory, each with `--cache=CACHE`,
+    /// the second with the options `data` as well.
+    pub(crate) fn new(cache: &str, data: &[&str]) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let share = directory.path().join("share");
+        fs::create_dir(&share).expect("the directory to share");
+        let cache = format!("--cache={cache}");
+        let options = [cache.as_str(), "--num-request-queues=2"];
+        let root_options = [&options[..], &["--readonly"]].concat();
+        let root = Daemon::start(
+            &directory.path().join("root"),
+            Path::new("/"),
+            &root_options,
+        );
+        let data_options = [&options[..], data].concat();
+        let data = Daemon::start(&directory.path().join("data"), &share, &data_options);
+        Self {
+            root,
+            data,
+            directory,
+        }
+    }
+
+    /// The directory that the guest works on.
+    pub(crate) fn share(&self) -> PathBuf {
+        self.directory.path().join("share")
+    }
+
+    /// Boots a guest that runs `workload`, a script of `tests/guest/`, with the variables `environment`,
+    /// each `NAME=VALUE` without blanks.
+    pub(crate) fn boot(&mut self, workload: &str, environment: &[&str]) -> Guest {
+        let root = Share {
+            tag: "root",
+            socket: self.root.socket(),
+        };
+        let data = Share {
+            tag: "data",
+            socket: self.data.socket(),
+        };
+        Guest::boot(&root, &data, workload, environment)
+    }
+
+    /// Both daemons still serve, and end when told to.
+    pub(crate) fn end(self) {
+        for mut daemon in [self.root, self.data] {
+            assert!(daemon.is_running(), "a daemon ended:\n{}", daemon.log());
+            assert!(daemon.end("TERM").success());
+        }
+    }
+}
+
+/// Runs a program to its end and returns what it printed.
+pub(crate) fn run(directory: &Path, program: &str, args: &[&str]) -> String {
+    let output = Command::new(program)
+        .args(args)
+        .current_dir(directory)
+        .output()
+        .unwrap_or_else(|error| panic!("{program}: {error}"));
+    assert!(
+        output.status.success(),
+        "{program} {args:?}: {}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
