@@ -28,7 +28,11 @@ fn named<T>(name: impl AsRef<[u8]>, call: impl FnOnce(Name<'_>) -> T) -> T {
 /// The operations of a guest's kernel, by names of any bytes.
 impl Share {
     fn find(&self, dir: NodeId, name: impl AsRef<[u8]>) -> Result<Entry> {
-        named(name, |name| self.fs.lookup(&me(), dir, name))
+        match named(name, |name| self.fs.lookup(&me(), dir, name))? {
+            // That there is none may be remembered.
+            entry if entry.node == NodeId::NEGATIVE => Err(Errno::ENOENT.into()),
+            entry => Ok(entry),
+        }
     }
 
     fn make(

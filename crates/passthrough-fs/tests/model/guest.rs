@@ -72,6 +72,10 @@ impl Guest {
                 if entry.node == NodeId::NEGATIVE {
                     return Err(Not::Failed(Errno::ENOENT.raw()));
                 }
+                // That there is none may be remembered.
+                if entry.node == NodeId::NEGATIVE {
+                    return Err(Not::Failed(Errno::ENOENT.raw()));
+                }
                 let outcome = self.learn(&entry);
                 self.replace_node(into, Some(entry.node));
                 self.tidy(entry.node);
