@@ -91,7 +91,8 @@ impl Args {
             .thread_pool_size
             .iter()
             .map(|size| format!("--thread-pool-size={size}"));
-        cache.chain(threads).collect()
+        let xattr = std::iter::once("--xattr".into());
+        xattr.chain(cache).chain(threads).collect()
     }
 
     pub(crate) fn driver(&self) -> Options {

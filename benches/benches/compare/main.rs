@@ -5,6 +5,7 @@
 
 mod args;
 mod measure;
+mod operations;
 mod report;
 mod rows;
 mod session;

@@ -19,12 +19,13 @@ struct Line {
 
 #[derive(Debug, Clone, Copy)]
 struct Pair {
-    ours: Sample,
-    peer: Sample,
+    /// `None` where the daemon does not do it.
+    ours: Option<Sample>,
+    peer: Option<Sample>,
 }
 
 impl Report {
-    pub(crate) fn add(&mut self, row: &Row, ours: Sample, peer: Sample) {
+    pub(crate) fn add(&mut self, row: &Row, ours: Option<Sample>, peer: Option<Sample>) {
         let pair = Pair { ours, peer };
         match self.lines.iter_mut().find(|line| line.row.name == row.name) {
             Some(line) => line.rounds.push(pair),
@@ -66,29 +67,33 @@ impl Report {
 
 impl Line {
     fn write_markdown(&self, out: &mut String) {
+        let of = |side: fn(&Pair) -> Option<Sample>, value: fn(&Sample) -> f64| {
+            let samples = self.rounds.iter().filter_map(side);
+            median(samples.map(|sample| value(&sample)))
+        };
         let both = |value: fn(&Sample) -> f64, digits: usize| {
-            let ours = median(self.rounds.iter().map(|pair| value(&pair.ours)));
-            let peer = median(self.rounds.iter().map(|pair| value(&pair.peer)));
-            format!("{ours:.digits$} / {peer:.digits$}")
+            let (ours, peer) = (of(|p| p.ours, value), of(|p| p.peer, value));
+            format!("{} / {}", number(ours, digits), number(peer, digits))
         };
         let ratios = |value: fn(&Sample) -> f64| {
             self.rounds
                 .iter()
-                .map(move |pair| value(&pair.ours) / value(&pair.peer))
+                .filter_map(move |pair| Some(value(&pair.ours?) / value(&pair.peer?)))
         };
         let ratio = |value: fn(&Sample) -> f64| {
             let least = ratios(value).fold(f64::INFINITY, f64::min);
             let most = ratios(value).fold(0.0, f64::max);
-            format!("{:.2} ({least:.2}-{most:.2})", median(ratios(value)))
+            match median(ratios(value)) {
+                median if median.is_nan() => "-".into(),
+                median => format!("{median:.2} ({least:.2}-{most:.2})"),
+            }
         };
         let megabytes = match self.row.bytes() {
             0 => String::from("-"),
             bytes => {
                 let scale = f64::from(bytes) / 1e6;
-                let rate = |sample: fn(&Pair) -> Sample| {
-                    median(self.rounds.iter().map(|pair| sample(pair).ops_per_second)) * scale
-                };
-                format!("{:.0} / {:.0}", rate(|p| p.ours), rate(|p| p.peer))
+                let rate = |side| number(of(side, |s| s.ops_per_second) * scale, 0);
+                format!("{} / {}", rate(|p| p.ours), rate(|p| p.peer))
             }
         };
         // Writing to a string cannot fail.
@@ -115,8 +120,8 @@ impl Line {
             .map(|pair| {
                 format!(
                     "{{\"ours\":{},\"peer\":{}}}",
-                    sample_json(&pair.ours),
-                    sample_json(&pair.peer)
+                    sample_json(pair.ours),
+                    sample_json(pair.peer)
                 )
             })
             .collect();
@@ -130,7 +135,19 @@ impl Line {
     }
 }
 
-fn sample_json(sample: &Sample) -> String {
+/// What there is no sample of is not a number.
+fn number(value: f64, digits: usize) -> String {
+    if value.is_nan() {
+        "-".into()
+    } else {
+        format!("{value:.digits$}")
+    }
+}
+
+fn sample_json(sample: Option<Sample>) -> String {
+    let Some(sample) = sample else {
+        return "null".into();
+    };
     format!(
         "{{\"ops_per_second\":{:.1},\"p50_us\":{:.2},\"p99_us\":{:.2},\"cpu_us_per_op\":{:.3},\
          \"peak_rss_kib\":{},\"anonymous_rss_kib\":{}}}",

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use benches::daemon::{Daemon, Program};
-use fuse_wire::abi::{EntryOut, GetattrIn, ReadIn, WriteIn};
-use fuse_wire::{Handle, LookupName, NodeId, Operation};
+use fuse_wire::abi::{GetattrIn, ReadIn, WriteIn};
+use fuse_wire::{Errno, Handle, LookupName, NodeId, Operation};
 use tempfile::TempDir;
 use virtio_fs_guest::{
     Connection, Error as GuestError, Mount, MountOptions, Payload, Queue, Token,
@@ -14,12 +14,11 @@ use virtio_fs_guest::{
 use crate::Error;
 use crate::args::Args;
 use crate::measure::{Recorder, Sample};
+use crate::operations::{RDWR, XATTR};
 use crate::rows::{ENTRIES, Kind, Row};
 
 /// Bytes of the file that is read and written, over and over.
 const FILE: u64 = 64 << 20;
-/// Bytes asked for in a READDIRPLUS, as much as Linux asked for until 6.12.
-const LISTING: u32 = 4096;
 /// Part of a row's time that goes before the measurement.
 const WARM_UP: u32 = 5;
 
@@ -34,18 +33,21 @@ pub(crate) struct Contender {
 
 /// What the rows act on.
 #[derive(Debug, Clone, Copy)]
-struct Files {
+pub(crate) struct Files {
     /// Open for reading and writing.
-    data: Open,
+    pub(crate) data: Open,
+    /// As `data`, and smaller.
+    pub(crate) copy: Open,
     /// The directory to be listed.
-    listed: Open,
-    plain: NodeId,
+    pub(crate) listed: Open,
+    /// With an extended attribute.
+    pub(crate) plain: NodeId,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Open {
-    node: NodeId,
-    handle: Handle,
+pub(crate) struct Open {
+    pub(crate) node: NodeId,
+    pub(crate) handle: Handle,
 }
 
 impl Contender {
@@ -81,14 +83,20 @@ impl Contender {
         })
     }
 
-    /// Measures a row.
-    pub(crate) fn measure(&mut self, row: &Row, args: &Args) -> Result<Sample, Error> {
-        self.drive(row, args.time() / WARM_UP)?;
+    /// Measures a row; `None` where the daemon does not do its operation.
+    pub(crate) fn measure(&mut self, row: &Row, args: &Args) -> Result<Option<Sample>, Error> {
+        match self.drive(row, args.time() / WARM_UP) {
+            Err(Error::Guest {
+                source: GuestError::Errno(Errno::ENOSYS),
+                ..
+            }) => return Ok(None),
+            warmed_up => warmed_up?,
+        };
         self.daemon.reset_peak()?;
         let before = self.daemon.cpu_nanos()?;
         let recorder = self.drive(row, args.time())?;
         let cpu = self.daemon.cpu_nanos()? - before;
-        Ok(recorder.finish(cpu, self.daemon.memory()?))
+        Ok(Some(recorder.finish(cpu, self.daemon.memory()?)))
     }
 
     fn drive(&mut self, row: &Row, time: Duration) -> Result<Recorder, Error> {
@@ -135,12 +143,7 @@ impl Contender {
                 let payload = Payload::Stale(size as usize);
                 queue.submit(node, Operation::Write(args), payload)
             }),
-            Kind::OpenRelease => self.sequence(recorder, |mount| {
-                let opened = mount.open(files.plain, libc_flags::RDWR)?;
-                mount.release(files.plain, opened.fh)
-            }),
-            Kind::CreateUnlink => self.sequence(recorder, create_and_unlink),
-            Kind::ReadDirPlus => self.sequence(recorder, |mount| list(mount, files.listed)),
+            Kind::Sequence(operation) => self.sequence(recorder, |mount| operation(mount, &files)),
         }
     }
 
@@ -185,11 +188,6 @@ impl Contender {
     }
 }
 
-/// Flags of open(2), as the guest's kernel passes them on.
-mod libc_flags {
-    pub(super) const RDWR: u32 = 2;
-}
-
 fn populate(shared: &Path) -> io::Result<()> {
     let listed = shared.join("listed");
     fs::create_dir_all(&listed)?;
@@ -197,43 +195,29 @@ fn populate(shared: &Path) -> io::Result<()> {
         fs::write(listed.join(format!("file-{n:03}")), b"x")?;
     }
     fs::write(shared.join("plain"), b"plain")?;
+    fs::write(shared.join("copy"), b"")?;
     // Written, not only sized: what has no pages in the tmpfs is read from a page of zeros.
     fs::write(shared.join("data"), vec![1; FILE as usize])
 }
 
 fn open_files(mount: &mut Mount) -> Result<Files, GuestError> {
     let root = NodeId::ROOT;
-    let data = mount.lookup(root, c"data")?.nodeid;
+    let mut open = |name| -> Result<Open, GuestError> {
+        let node = mount.lookup(root, name)?.nodeid;
+        let handle = mount.open(node, RDWR)?.fh;
+        Ok(Open { node, handle })
+    };
+    let (data, copy) = (open(c"data")?, open(c"copy")?);
     let listed = mount.lookup(root, c"listed")?.nodeid;
+    let plain = mount.lookup(root, c"plain")?.nodeid;
+    mount.setxattr(plain, XATTR, b"value", 0)?;
     Ok(Files {
-        plain: mount.lookup(root, c"plain")?.nodeid,
-        data: Open {
-            handle: mount.open(data, libc_flags::RDWR)?.fh,
-            node: data,
-        },
+        plain,
+        data,
+        copy,
         listed: Open {
             handle: mount.opendir(listed)?.fh,
             node: listed,
         },
     })
-}
-
-fn create_and_unlink(mount: &mut Mount) -> Result<(), GuestError> {
-    let (EntryOut { nodeid, .. }, opened) =
-        mount.create(NodeId::ROOT, c"new", libc_flags::RDWR, 0o644)?;
-    mount.flush(nodeid, opened.fh, 1)?;
-    mount.release(nodeid, opened.fh)?;
-    mount.unlink(NodeId::ROOT, c"new")?;
-    mount.forget(nodeid, 1)
-}
-
-fn list(mount: &mut Mount, directory: Open) -> Result<(), GuestError> {
-    let mut offset = 0;
-    while let Some(last) = mount
-        .readdirplus(directory.node, directory.handle, offset, LISTING)?
-        .last()
-    {
-        offset = last.off;
-    }
-    Ok(())
 }
