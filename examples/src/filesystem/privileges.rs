@@ -5,29 +5,35 @@ use clap::{ArgMatches, Args, Command, FromArgMatches, ValueEnum};
 use passthrough_fs::{Config, Feature, IdMap, IdRule, Killpriv, Xattr, XattrMap};
 
 const TRANSLATE_UID_HELP: &str = "\
-Say which user of the host one of the guest is, or the other way round. Can be given several times; \
-ids that no rule is about are the same on both sides. RULE is one of:
-  map:GUEST:HOST:COUNT           guest ids from GUEST on and host ids from HOST on are the same
-  guest:GUEST:HOST:COUNT         only what the guest sets is translated, not what it sees
-  host:HOST:GUEST:COUNT          only what the guest sees is translated
-  squash-guest:GUEST:HOST:COUNT  all those ids of the guest become the one id HOST
-  squash-host:HOST:GUEST:COUNT   all those ids of the host are shown as the one id GUEST
-  forbid-guest:GUEST:COUNT       the guest cannot make files of these users (EPERM)
-POSIX ACLs are translated, too. For a daemon of user 1001 to serve a guest whose user is 1000:
+Say which user of the host one of the guest is, or the other way round. Can be
+given several times. Ids that no rule is about are the same on both sides. RULE
+is one of:
+  map:GUEST:HOST:COUNT           ids of the guest from GUEST on are those of the
+                                 host from HOST on, and the other way round
+  guest:GUEST:HOST:COUNT         the same, but only for what the guest sets
+  host:HOST:GUEST:COUNT          the same, but only for what the guest sees
+  squash-guest:GUEST:HOST:COUNT  all those ids of the guest become the one HOST
+  squash-host:HOST:GUEST:COUNT   all those ids of the host are shown as GUEST
+  forbid-guest:GUEST:COUNT       files can be neither made as nor given to these
+                                 users of the guest (EPERM)
+The users in POSIX ACLs are translated, too. For a daemon that runs as user 1001
+to serve a guest whose user is 1000:
   --translate-uid=map:1000:1001:1";
 
 const XATTRMAP_HELP: &str = "\
-Rename or hide extended attributes (implies --xattr). RULES is a list of :TYPE:SCOPE:KEY:PREPEND:, \
-where each rule may use another character than the colon, and white space may separate them. The \
-first rule that matches decides: in scope client, or all, one whose KEY begins the name that the \
-guest uses; in scope server, or all, one whose PREPEND begins the name on the host. TYPE is one of:
+Rename or hide extended attributes (implies --xattr). RULES is a list of
+  :TYPE:SCOPE:KEY:PREPEND:
+where each rule may use another character than the colon, and white space may
+separate them. The first rule that matches decides. With SCOPE client, or all,
+that is one whose KEY begins the name that the guest uses; with SCOPE server, or
+all, one whose PREPEND begins the name on the host. TYPE is one of:
   prefix       PREPEND is put before the guest's name, and taken off the host's
   ok           the name stays as it is
   bad          setting it is EPERM, and it is hidden
   unsupported  using it is ENOTSUP, and it is hidden
-Each name must be matched by some rule. :map:KEY:PREPEND:, as the last rule, stands for all that it \
-takes to rename what begins with KEY and back. For a daemon without CAP_SYS_ADMIN to store what only \
-root may set:
+Each name must be matched by some rule. As the last rule, :map:KEY:PREPEND:
+stands for all it takes to rename what begins with KEY and back. For a daemon
+without CAP_SYS_ADMIN to store what only root may set:
   --xattrmap=:map:trusted.:user.virtiofs.:";
 
 /// What of attributes and ids the share has, as asked for.
@@ -92,7 +98,7 @@ enum When {
     Never,
     /// If its kernel knows how
     Auto,
-    /// Always: it cannot mount the share if its kernel does not know how
+    /// It must: a guest whose kernel does not know how cannot mount the share
     Always,
 }
 
