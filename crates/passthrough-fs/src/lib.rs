@@ -32,9 +32,9 @@
 //!
 //! The process is left as it is: its umask, its limits, its working directory. The **threads** that
 //! call into the filesystem are changed when they first create something or use an extended
-//! attribute, so use threads that do nothing else: such a thread gets a umask of 0, so that modes
-//! are exact, and a working directory of its own (`unshare(CLONE_FS)`), which threads that it
-//! starts share with it.
+//! attribute, so use threads that do nothing else: such a thread gets a umask, so that modes are
+//! exact, and a working directory of its own (`unshare(CLONE_FS)`), which threads that it starts
+//! share with it.
 //!
 //! Where the process is root, new files belong to the caller in the guest: the thread drops its
 //! supplementary groups for good, and for the system call that creates takes on the caller's ids
@@ -42,6 +42,37 @@
 //! checked permissions already, with groups and capabilities that the host does not know. If it
 //! cannot become itself again, the process aborts. A thread's capabilities must not change once it
 //! was used. Where the process is not root, new files belong to the process, whoever the caller is.
+//!
+//! Users and groups of the guest can be others on the host ([`Config::users`], [`Config::groups`]):
+//! in attributes, in what new files belong to, in supplementary groups and within POSIX ACLs.
+//!
+//! # SUID, SGID and file capabilities
+//!
+//! The host's kernel clears SUID and SGID of a file that a thread without CAP_FSETID changes, and
+//! the capabilities of any file that is changed. So the thread does without CAP_FSETID where the
+//! guest says so ([`Killpriv`]), and where neither the guest says so nor clears them by itself: for
+//! FALLOCATE, COPY_FILE_RANGE and, unless HANDLE_KILLPRIV_V2 was agreed on, for an open that
+//! truncates, of a user other than root. Where the process is not root, it never has CAP_FSETID, and
+//! a change by the guest's root clears them, too. SGID of a file that its group cannot execute,
+//! which grants nothing, goes even if the caller is in that group, as the host cannot tell.
+//!
+//! Where the guest's `security.capability` has another name on the host ([`XattrMap`]), the host's
+//! kernel does not know the capabilities as such. They are removed here when the file is written,
+//! truncated, allocated, copied to or given to another owner, at the price of a system call that
+//! looks for them (CVE-2021-20263).
+//!
+//! # Extended attributes, ACLs and labels
+//!
+//! They are part of the share with [`Xattr::On`], and with what implies it. What the host allows is
+//! what the process may do (xattr(7)): a process without CAP_SYS_ADMIN in the initial user namespace
+//! has no `trusted.` attributes (setting one is EPERM), nor can it set labels, unless an [`XattrMap`]
+//! stores them under names that begin with `user.`, which the host takes for files and directories
+//! only.
+//!
+//! With POSIX ACLs ([`Config::posix_acl`]) the guest's kernel checks them, and the host's keeps them
+//! in step with the mode. The umask is then applied by the host, where the directory has no default
+//! ACL. Files that cannot have ACLs have none. With labels ([`Config::security_labels`]), what cannot
+//! be labelled is removed again; until it is labelled, other users of the host may see it.
 //!
 //! # Waiting
 //!
@@ -78,7 +109,9 @@
 //! | READDIRPLUS of N, all new | 1 + 2N | 2 + 6N / 2 + 2N |
 //! | READDIRPLUS of N, all known | 1 + N | 2 + 6N / 2 + 3N |
 //!
-//! A write, a truncating open or a truncation that clears SUID and SGID takes two more.
+//! A write, a truncating open or a truncation that clears SUID and SGID takes two more. With POSIX
+//! ACLs, creating takes one more where the umask is another than that of the thread's last caller.
+//! A label takes one more for a file, two for anything else.
 //!
 //! # What the guest caches
 //!
@@ -93,8 +126,7 @@
 //! # What is missing
 //!
 //! Locks are left to the guest's kernel, so that they do not exclude the host or other guests.
-//! There are no POSIX ACLs, security contexts, DAX, ids other than the guest's
-//! own, or export by NFS. Directories, symbolic links and special files have no descriptor when
+//! There are no DAX and no export by NFS. Directories, symbolic links and special files have no descriptor when
 //! they are made: they are looked up by name right after, and if the host replaces one at that
 //! moment the guest is told of its replacement. Inode numbers are the host's; where file systems
 //! are mounted in the share and the guest does not know submounts, they may repeat.
