@@ -468,6 +468,9 @@ pub trait FileSystem: Send + Sync {
 
     /// Sets or drops a lock; with `wait` it waits until it can.
     ///
+    /// That may take for ever: the wait ends with EINTR where the request is
+    /// [interrupted](Self::interrupt), with ENOLCK where waits are [cancelled](Self::cancel_waits).
+    ///
     /// # Errors
     /// As fcntl(2) with F_SETLK or F_SETLKW, or flock(2).
     fn setlk(&self, cx: &Context<'_>, node: NodeId, args: &LkIn, wait: bool) -> Result<()> {
@@ -510,8 +513,13 @@ pub trait FileSystem: Send + Sync {
         Err(Errno::ENOSYS.into())
     }
 
-    /// The guest no longer waits for the request `unique`.
+    /// The guest no longer waits for the request `unique`, which may be answered with EINTR. It may
+    /// be one that is done, or that has yet to be served.
     fn interrupt(&self, unique: u64) {
         let _ = unique;
     }
+
+    /// Makes all [`setlk`](Self::setlk) that wait at this moment fail with ENOLCK. Not EINTR, which
+    /// a Linux guest whose caller got no signal would show as an unknown error.
+    fn cancel_waits(&self) {}
 }

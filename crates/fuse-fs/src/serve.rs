@@ -26,6 +26,10 @@ pub enum Outcome {
     /// It would have to wait. Nothing has changed; serve it again with [`Blocking::Allowed`], and
     /// with a sink and a source that start anew.
     WouldBlock,
+    /// As [`WouldBlock`](Self::WouldBlock), but what it waits for is a lock of somebody else, who
+    /// may never give it up. Serve it again where it holds up nobody, those least who also wait;
+    /// where that is not possible, the answer is ENOLCK. [`Serve::cancel_waits`] ends the wait.
+    WouldWait,
 }
 
 /// Serves requests: what a transport sees of a [`Session`](crate::Session).
@@ -49,6 +53,12 @@ pub trait Serve: Send + Sync {
         reply: &mut [u8],
         blocking: Blocking,
     ) -> Outcome;
+
+    /// Makes all requests that wait for a lock at this moment fail with ENOLCK. What a transport
+    /// waits for before it can stop, it ends with this.
+    ///
+    /// A request that begins to wait a moment later is not affected: repeat it until none is left.
+    fn cancel_waits(&self) {}
 
     /// The transport was reset, or the guest is gone: ends the session and forgets what it held.
     /// The next request must be INIT.

@@ -699,9 +699,16 @@ fn what_would_block_is_served_again_or_is_a_fault() {
         }
         guest.sending.blocking = Blocking::Forbidden;
         let answer = guest.ask_with_data(NodeId(7), operation(opcode), data(opcode));
-        assert_eq!(answer, Answer::WouldBlock, "{opcode}");
+        let put_off = match opcode {
+            Opcode::SetLkW => Answer::WouldWait,
+            _ => Answer::WouldBlock,
+        };
+        assert_eq!(answer, put_off, "{opcode}");
         assert_eq!(session.stats(), before, "it counts when it is done");
     }
+    session.filesystem().take_calls();
+    session.cancel_waits();
+    assert_eq!(session.filesystem().take_calls(), ["cancel waits"]);
     guest.sending.blocking = Blocking::Allowed;
     let answer = guest.ask(NodeId(7), Operation::StatFs);
     assert_eq!(answer.error(), Errno::EIO);

@@ -1,4 +1,5 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// How many chains of a queue are with the pool.
 #[derive(Debug, Default)]
@@ -25,13 +26,13 @@ impl InFlight {
         }
     }
 
-    pub(crate) fn wait_for_none(&self) {
-        let count = self.lock();
-        drop(
-            self.none
-                .wait_while(count, |count| *count > 0)
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+    /// Waits until there are none, but no longer than `patience`, and returns whether there are.
+    pub(crate) fn wait_for_none(&self, patience: Duration) -> bool {
+        let waited = self
+            .none
+            .wait_timeout_while(self.lock(), patience, |count| *count > 0);
+        let (count, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        *count == 0
     }
 
     fn lock(&self) -> MutexGuard<'_, usize> {

@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
 use fuse_fs::Blocking;
-use vm_memory::GuestMemoryRegion;
+use fuse_wire::Errno;
+use vm_memory::{GuestAddressSpace, GuestMemoryBackend, GuestMemoryRegion};
 
 use crate::chain::Chain;
 use crate::pool::Job;
@@ -11,6 +12,9 @@ use crate::ring::{self, UsedElement};
 use crate::segment::Range;
 use crate::used::Batch;
 use crate::{ChainError, GuestSpace, RingError};
+
+/// What guest memory consists of.
+type RegionOf<AS> = <<AS as GuestAddressSpace>::M as GuestMemoryBackend>::R;
 
 /// A request that has to wait, on its way to a thread of the pool.
 ///
@@ -42,13 +46,28 @@ impl<AS: GuestSpace> Offloaded<AS> {
         }
     }
 
-    fn complete(&self, reply: &mut [u8]) -> Result<(), RingError> {
+    /// Answers that it cannot wait for a lock.
+    pub(crate) fn refuse(&self) {
+        let refused = self.complete(|chain| {
+            let server = self.shared.server();
+            server.fail(chain, &self.message, Errno::ENOLCK)
+        });
+        if let Err(error) = refused {
+            self.shared.break_ring(&error);
+        }
+    }
+
+    /// Gives the chain back, with a reply of as many bytes as `answer` has put there.
+    fn complete(
+        &self,
+        answer: impl FnOnce(&Chain<'_, RegionOf<AS>>) -> u32,
+    ) -> Result<(), RingError> {
         let shared = &*self.shared;
         let memory = shared.resources.memory.memory();
         let ring = ring::find(&*memory, &shared.config)?;
         let mut chain = Chain::new();
         let len = match chain.restore(&*memory, &self.readable, &self.writable) {
-            Some(()) => self.serve(&chain, reply),
+            Some(()) => answer(&chain),
             None => {
                 shared.resources.stats.malformed(&ChainError::Unmapped);
                 0
@@ -68,14 +87,14 @@ impl<AS: GuestSpace> Offloaded<AS> {
         match server.serve(chain, &self.message, reply, Blocking::Allowed) {
             Served::Done(len) => len,
             // `Serve` does not do that where waiting is allowed; if it does, nobody can help.
-            Served::WouldBlock => server.fail(chain, &self.message),
+            Served::WouldBlock | Served::WouldWait => server.fail(chain, &self.message, Errno::EIO),
         }
     }
 }
 
 impl<AS: GuestSpace> Job for Offloaded<AS> {
     fn run(self: Box<Self>, reply: &mut [u8]) {
-        if let Err(error) = self.complete(reply) {
+        if let Err(error) = self.complete(|chain| self.serve(chain, reply)) {
             self.shared.break_ring(&error);
         }
     }

@@ -1,9 +1,15 @@
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use fuse_fs::REPLY_BUFFER;
+
+/// Most threads that wait for locks: as many requests as a large queue holds.
+const MAX_WAITING: usize = 1024;
+/// Bytes of stack for each: there is no deep recursion behind a lock.
+const WAITING_STACK: usize = 256 * 1024;
 
 /// Work that may wait.
 pub(crate) trait Job: Send {
@@ -17,6 +23,10 @@ pub(crate) trait Job: Send {
 /// a device share a pool, and devices may. Each queue has no more work here than it has descriptors,
 /// which bounds what a guest can pile up. Dropping the pool does what is left and ends the threads;
 /// it waits for that, unless a thread of the pool is who drops it.
+///
+/// What waits for a lock of somebody else, which may take for ever, has a thread of its own beyond
+/// that limit, of which there are no more than 1024. Those are ended by
+/// [`Queue::stop`](crate::Queue::stop), not by dropping the pool.
 pub struct Pool {
     shared: Arc<Shared>,
     max_threads: usize,
@@ -25,6 +35,17 @@ pub struct Pool {
 struct Shared {
     state: Mutex<State>,
     work: Condvar,
+    /// Threads that wait for a lock.
+    waiting: AtomicUsize,
+}
+
+/// One of the threads that wait for a lock, until dropped.
+struct PlaceToWait(Arc<Shared>);
+
+impl Drop for PlaceToWait {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 #[derive(Default)]
@@ -43,6 +64,7 @@ impl Pool {
             shared: Arc::new(Shared {
                 state: Mutex::default(),
                 work: Condvar::new(),
+                waiting: AtomicUsize::new(0),
             }),
             max_threads,
         }
@@ -66,6 +88,32 @@ impl Pool {
         drop(state);
         self.shared.work.notify_one();
         Ok(())
+    }
+
+    /// Runs `job` on a thread of its own; gives it back where none can be started.
+    pub(crate) fn submit_wait<J: Job + 'static>(&self, job: J) -> Result<(), J> {
+        let Some(place) = self.shared.place_to_wait() else {
+            return Err(job);
+        };
+        // A thread that cannot be started takes what it was to do with it.
+        let handed_over = Arc::new(Mutex::new(Some(job)));
+        let taken = Arc::clone(&handed_over);
+        let started = thread::Builder::new()
+            .name("virtio-fs-wait".to_owned())
+            .stack_size(WAITING_STACK)
+            .spawn(move || {
+                let _place = place;
+                if let Some(job) = take(&taken) {
+                    Box::new(job).run(&mut vec![0; REPLY_BUFFER]);
+                }
+            });
+        match started {
+            Ok(_detached) => Ok(()),
+            Err(error) => {
+                tracing::warn!(%error, "cannot start a thread for a request that waits for a lock");
+                take(&handed_over).map_or(Ok(()), Err)
+            }
+        }
     }
 
     fn start_thread(&self) -> std::io::Result<JoinHandle<()>> {
@@ -106,6 +154,14 @@ impl Shared {
         }
     }
 
+    fn place_to_wait(self: &Arc<Self>) -> Option<PlaceToWait> {
+        let more = |waiting: usize| (waiting < MAX_WAITING).then(|| waiting.saturating_add(1));
+        self.waiting
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+            .ok()
+            .map(|_| PlaceToWait(Arc::clone(self)))
+    }
+
     fn next_job(&self) -> Option<Box<dyn Job>> {
         let mut state = self.lock();
         loop {
@@ -129,6 +185,10 @@ impl Shared {
     }
 }
 
+fn take<T>(place: &Mutex<Option<T>>) -> Option<T> {
+    place.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool")
@@ -140,7 +200,6 @@ impl fmt::Debug for Pool {
 #[cfg(test)]
 mod tests {
     use std::sync::Barrier;
-    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
 

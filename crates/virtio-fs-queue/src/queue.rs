@@ -2,6 +2,7 @@ use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use fuse_fs::{Blocking, REPLY_BUFFER};
 use vm_memory::GuestMemoryBackend;
@@ -14,6 +15,9 @@ use crate::request::{Served, Server, copy_message};
 use crate::ring::{self, Ring, UsedElement};
 use crate::used::{Batch, UsedEnd};
 use crate::{GuestSpace, Position, QueueConfig, Resources, RingError, StartError};
+
+/// How often what waits is told to give up, while the queue waits for it to do so.
+const CANCEL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A split virtqueue that is being served.
 ///
@@ -107,10 +111,16 @@ impl<AS: GuestSpace> Queue<AS> {
 
     /// Stops serving, waits for what is in flight, and returns where to go on. After that no guest
     /// memory is touched, and [`drain`](Self::drain) does nothing.
+    ///
+    /// What waits for a lock in the whole session fails ([`fuse_fs::Serve::cancel_waits`]), as there
+    /// may be no end to that.
     pub fn stop(&self) -> Position {
         self.stopping.store(true, Ordering::SeqCst);
         let next_avail = self.avail().next_avail;
-        self.shared.in_flight.wait_for_none();
+        // One that is on its way to wait is found there the next time.
+        while !self.shared.in_flight.wait_for_none(CANCEL_INTERVAL) {
+            self.shared.resources.filesystem.cancel_waits();
+        }
         Position {
             next_avail,
             next_used: self.shared.used.next_used(),
@@ -231,11 +241,30 @@ impl<AS: GuestSpace, M: GuestMemoryBackend> Round<'_, '_, AS, M> {
                 self.done(UsedElement { head, len }, moved)
             }
             Served::WouldBlock => self.offload(head, message, reply),
+            Served::WouldWait => self.offload_wait(head, message),
         }
     }
 
     /// Has the request served where it may wait.
     fn offload(&mut self, head: u16, message: &[u8], reply: &mut [u8]) -> Result<(), RingError> {
+        let request = self.set_aside(head, message)?;
+        if let Err(request) = self.shared.resources.pool.submit(Box::new(request)) {
+            request.run(reply);
+        }
+        Ok(())
+    }
+
+    /// Has the request served where it may wait for ever.
+    fn offload_wait(&mut self, head: u16, message: &[u8]) -> Result<(), RingError> {
+        let request = self.set_aside(head, message)?;
+        if let Err(request) = self.shared.resources.pool.submit_wait(request) {
+            request.refuse();
+        }
+        Ok(())
+    }
+
+    /// From here on the request counts as in flight.
+    fn set_aside(&mut self, head: u16, message: &[u8]) -> Result<Offloaded<AS>, RingError> {
         let size = self.shared.config.size;
         if self.shared.in_flight.count() >= usize::from(size) {
             return Err(RingError::TooManyInFlight { size });
@@ -243,11 +272,7 @@ impl<AS: GuestSpace, M: GuestMemoryBackend> Round<'_, '_, AS, M> {
         // What is done need not wait for this one.
         self.give_back()?;
         self.shared.resources.stats.count_offloaded();
-        let request = Offloaded::new(self.shared, head, message, self.chain);
-        if let Err(request) = self.shared.resources.pool.submit(Box::new(request)) {
-            request.run(reply);
-        }
-        Ok(())
+        Ok(Offloaded::new(self.shared, head, message, self.chain))
     }
 
     fn done(&mut self, element: UsedElement, moved: usize) -> Result<(), RingError> {

@@ -23,6 +23,8 @@ pub(crate) enum Served {
     Done(u32),
     /// It is to be served again where it may wait.
     WouldBlock,
+    /// It is to be served again where it may wait for ever.
+    WouldWait,
 }
 
 /// Who serves, and who counts.
@@ -91,19 +93,25 @@ impl Server<'_> {
             }
             Ok(Outcome::NoReply) => Served::Done(0),
             Ok(Outcome::WouldBlock) => Served::WouldBlock,
+            Ok(Outcome::WouldWait) => Served::WouldWait,
             Err(_) => {
                 self.stats.panic();
-                Served::Done(self.fail(chain, message))
+                Served::Done(self.fail(chain, message, Errno::EIO))
             }
         }
     }
 
-    /// Answers with EIO, if there is room, and returns the length of the reply.
-    pub(crate) fn fail<R: GuestMemoryRegion>(&self, chain: &Chain<'_, R>, message: &[u8]) -> u32 {
+    /// Answers with `errno`, if there is room, and returns the length of the reply.
+    pub(crate) fn fail<R: GuestMemoryRegion>(
+        &self,
+        chain: &Chain<'_, R>,
+        message: &[u8],
+        errno: Errno,
+    ) -> u32 {
         let has_room = chain.writable().remaining() >= OUT_HEADER_LEN;
         match InHeader::read_from_prefix(message) {
             Ok((header, _)) if has_room => {
-                let reply = OutHeader::failure(header.unique, Errno::EIO);
+                let reply = OutHeader::failure(header.unique, errno);
                 write_reply(chain, Some(reply.as_bytes()), 0)
             }
             _ => 0,

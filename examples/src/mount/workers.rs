@@ -249,7 +249,7 @@ impl Buffers {
                 Served::Done
             }
             Ok(Outcome::NoReply) => Served::Done,
-            Ok(Outcome::WouldBlock) => Served::WouldBlock,
+            Ok(Outcome::WouldBlock | Outcome::WouldWait) => Served::WouldBlock,
             Err(_) => {
                 let unique = header(bytes).unwrap_or_default().unique;
                 fail(device, unique, Errno::EIO);

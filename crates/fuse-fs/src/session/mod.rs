@@ -125,10 +125,14 @@ impl<F: FileSystem> Serve for Session<F> {
                 Outcome::NoReply
             }
         };
-        if outcome != Outcome::WouldBlock {
+        if !matches!(outcome, Outcome::WouldBlock | Outcome::WouldWait) {
             self.counters.served();
         }
         outcome
+    }
+
+    fn cancel_waits(&self) {
+        self.fs.cancel_waits();
     }
 
     fn reset(&self) {
@@ -301,7 +305,10 @@ impl<F: FileSystem> Session<F> {
         let reason = match failure {
             Failure::Error(Error::Errno(errno)) => return room.fail(errno),
             Failure::Error(Error::WouldBlock) if blocking == Blocking::Forbidden => {
-                return Outcome::WouldBlock;
+                return match Opcode::from_raw(envelope.opcode) {
+                    Some(Opcode::SetLkW) => Outcome::WouldWait,
+                    _ => Outcome::WouldBlock,
+                };
             }
             Failure::Error(Error::WouldBlock) => "it would block where it may",
             Failure::Fault(reason) => reason,

@@ -26,6 +26,7 @@ pub(crate) enum Answer {
     Error(Errno),
     NoReply,
     WouldBlock,
+    WouldWait,
 }
 
 impl Answer {
@@ -135,6 +136,7 @@ impl<'a> Guest<'a> {
             } => self.check_reply(&reply[..head], &payload[..payload_len]),
             Outcome::NoReply => Answer::NoReply,
             Outcome::WouldBlock => Answer::WouldBlock,
+            Outcome::WouldWait => Answer::WouldWait,
         }
     }
 

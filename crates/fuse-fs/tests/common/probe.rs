@@ -346,4 +346,7 @@ impl FileSystem for Probe {
     fn interrupt(&self, unique: u64) {
         self.note(format!("interrupt {unique}"));
     }
+    fn cancel_waits(&self) {
+        self.note("cancel waits".to_owned());
+    }
 }
