@@ -1,5 +1,7 @@
 //! What takes a guest that knows how.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use fuse_fs::flags::InitFlags;
 use fuse_fs::{Errno, Negotiation, Result};
 
@@ -20,15 +22,29 @@ impl Feature {
             return Ok(negotiation.enable(flags));
         }
         let missing = flags.difference(negotiation.offered);
+        // A guest can begin sessions as often as it likes: only the 1st, 2nd, 4th, 8th and so on
+        // are logged.
+        static MISSED: AtomicU64 = AtomicU64::new(0);
+        let count = MISSED.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        let log = count.is_power_of_two();
         if self == Self::Always {
-            tracing::error!(
-                ?missing,
-                "the guest knows no {what}, which this share is set to have always: its mount is \
-                 refused"
-            );
+            if log {
+                tracing::error!(
+                    ?missing,
+                    count,
+                    "the guest's kernel knows no {what}, which this share always has: its mount \
+                     is refused"
+                );
+            }
             return Err(Errno::EPROTO.into());
         }
-        tracing::warn!(?missing, "the guest knows no {what}: it does without");
+        if log {
+            tracing::warn!(
+                ?missing,
+                count,
+                "the guest's kernel knows no {what}: it does without"
+            );
+        }
         Ok(false)
     }
 }

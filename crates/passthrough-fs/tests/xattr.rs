@@ -9,6 +9,7 @@ use fuse_fs::flags::*;
 use fuse_fs::*;
 use passthrough_fs::Xattr;
 use rustix::fs::{CWD, FileType, Mode};
+use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
 fn share() -> Share {
     Share::with(|config| config.xattr(Xattr::On))
@@ -153,6 +154,33 @@ fn capabilities_of_a_file_are_dropped_by_the_host_when_it_is_written() {
         errno(get(&share, file.0, c"security.capability")),
         Errno::ENODATA
     );
+}
+
+/// The host's own rule, which a process that is not privileged enough cannot be spared (xattr(7)):
+/// another name on the host is the way around it.
+#[test]
+fn trusted_attributes_are_for_a_process_with_cap_sys_admin() {
+    let share = share();
+    let (node, _) = share.file("file", b"", RDONLY);
+    if is_root("trusted_attributes_are_for_a_process_with_cap_sys_admin") {
+        set(&share, node, c"trusted.a", b"value", 0).unwrap();
+        assert_eq!(get(&share, node, c"trusted.a").unwrap(), b"value");
+        assert_eq!(list(&share, node), b"trusted.a\0");
+    }
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let none = CapabilitySets {
+                effective: CapabilitySet::empty(),
+                permitted: CapabilitySet::empty(),
+                inheritable: CapabilitySet::empty(),
+            };
+            set_capabilities(None, none).unwrap();
+            let refused = set(&share, node, c"trusted.b", b"value", 0);
+            assert_eq!(errno(refused), Errno::EPERM);
+            assert_eq!(errno(get(&share, node, c"trusted.a")), Errno::ENODATA);
+            assert_eq!(list(&share, node), b"");
+        });
+    });
 }
 
 #[test]
