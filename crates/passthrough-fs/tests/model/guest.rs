@@ -12,7 +12,7 @@ use rustix::fs::OFlags;
 
 use crate::answer::{Answer, Facts, Listed, Outcome};
 use crate::common;
-use crate::op::{DIRS, FILES, NAMES, NODES, Op, Place, TARGETS, When, XATTRS};
+use crate::op::{self, DIRS, FILES, NAMES, NODES, Op, Place, TARGETS, When, XATTRS};
 
 pub struct Guest {
     fs: PassthroughFs,
@@ -63,9 +63,9 @@ impl Guest {
         }
     }
 
-    fn run(&mut self, op: &Op) -> std::result::Result<Outcome, Not> {
+    fn run(&mut self, asked: &Op) -> std::result::Result<Outcome, Not> {
         let fs = &self.fs;
-        match *op {
+        match *asked {
             Op::Hold { at, into } => {
                 let dir = self.node(at.0)?;
                 let entry = self.ask(|cx| with_name(at, |name| fs.lookup(cx, dir, name)))?;
@@ -361,6 +361,21 @@ impl Guest {
                     with_xattr(name, |name| fs.setxattr(cx, node, name, &value, flags, how))
                 })
             }
+            Op::SetAcl { node, default, acl } => {
+                let node = self.acl_holder(node)?;
+                let (name, value) = (common::cstr(op::acl_name(default)), op::acl_value(acl));
+                let name = XattrName::new(&name).unwrap();
+                let how = SetxattrFlags::empty();
+                self.done(|cx| fs.setxattr(cx, node, name, &value, 0, how))
+            }
+            Op::GetAcl { node, default } => {
+                let node = self.acl_holder(node)?;
+                let name = common::cstr(op::acl_name(default));
+                let name = XattrName::new(&name).unwrap();
+                let mut buffer = vec![0; 4096];
+                let len = self.ask_mut(|cx| fs.getxattr(cx, node, name, &mut buffer));
+                sized(len?, buffer)
+            }
             Op::GetXattr { node, name, room } => {
                 let node = self.node(node)?;
                 let mut buffer = vec![0; room];
@@ -506,6 +521,14 @@ impl Guest {
         match self.format(node)? {
             0o040_000 => Ok(node),
             _ => Err(Not::Empty),
+        }
+    }
+
+    fn acl_holder(&self, slot: usize) -> std::result::Result<NodeId, Not> {
+        let node = self.node(slot)?;
+        match self.format(node)? {
+            0o120_000 => Err(Not::Empty),
+            _ => Ok(node),
         }
     }
 

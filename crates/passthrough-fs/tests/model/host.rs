@@ -12,7 +12,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::answer::{Answer, Facts, Listed, Outcome};
-use crate::op::{DIRS, FILES, NAMES, NODES, Op, Place, TARGETS, When, XATTRS};
+use crate::op::{self, DIRS, FILES, NAMES, NODES, Op, Place, TARGETS, When, XATTRS};
 
 type Result<T> = rustix::io::Result<T>;
 
@@ -51,8 +51,8 @@ impl Host {
         }
     }
 
-    fn run(&mut self, op: &Op) -> std::result::Result<Result<Outcome>, Empty> {
-        Ok(match *op {
+    fn run(&mut self, asked: &Op) -> std::result::Result<Result<Outcome>, Empty> {
+        Ok(match *asked {
             Op::Hold { at, into } => {
                 let found = self.hold(self.node(at.0)?, at.1);
                 found.map(|(fd, outcome)| {
@@ -296,6 +296,20 @@ impl Host {
                 &vec![b'v'; size],
                 XattrFlags::from_bits_retain(flags),
             )),
+            Op::SetAcl { node, default, acl } => done(rustix::fs::setxattr(
+                own(self.acl_holder(node)?),
+                op::acl_name(default),
+                &op::acl_value(acl),
+                XattrFlags::empty(),
+            )),
+            Op::GetAcl { node, default } => {
+                let path = own(self.acl_holder(node)?);
+                let mut buffer = vec![0; 4096];
+                rustix::fs::getxattr(&path, op::acl_name(default), &mut buffer[..]).map(|len| {
+                    buffer.truncate(len);
+                    Outcome::Bytes(buffer)
+                })
+            }
             Op::GetXattr { node, name, room } => {
                 let (path, name) = (own(self.node(node)?), XATTRS[name]);
                 sized(
@@ -329,6 +343,15 @@ impl Host {
         match format(node) {
             FileType::Directory => Ok(node),
             _ => Err(Empty),
+        }
+    }
+
+    /// What can have an ACL: of symbolic links, the kernel of a guest knows that they cannot.
+    fn acl_holder(&self, slot: usize) -> std::result::Result<BorrowedFd<'_>, Empty> {
+        let node = self.node(slot)?;
+        match format(node) {
+            FileType::Symlink => Err(Empty),
+            _ => Ok(node),
         }
     }
 

@@ -15,8 +15,8 @@ mod tree;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 
-use fuse_fs::{FileSystem, Negotiation};
-use passthrough_fs::{Config, PassthroughFs, Xattr};
+use fuse_fs::flags::InitFlags;
+use passthrough_fs::{Config, Feature, PassthroughFs, Xattr};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use rustix::fs::Mode;
@@ -25,7 +25,7 @@ use tempfile::TempDir;
 
 use guest::Guest;
 use host::Host;
-use op::{DIRS, FILES, NODES, Op};
+use op::{Acls, DIRS, FILES, NODES, Op};
 
 /// Sequences that are tried, unless PROPTEST_CASES says otherwise.
 const CASES: u32 = 64;
@@ -53,6 +53,13 @@ fn a_share_in_memory_behaves_as_the_host() {
 }
 
 #[test]
+fn a_share_with_acls_behaves_as_the_host() {
+    check(&std::env::temp_dir(), User::Self_, |config| {
+        config.posix_acl(Feature::Always)
+    });
+}
+
+#[test]
 fn a_share_behaves_as_the_host_for_an_ordinary_user() {
     // Where an ordinary user runs the tests, the first was this one.
     if common::is_root("a_share_behaves_as_the_host_for_an_ordinary_user") {
@@ -71,8 +78,14 @@ fn check(place: &Path, user: User, configure: fn(Config) -> Config) {
     if std::env::var_os("PROPTEST_CASES").is_none() {
         config.cases = CASES;
     }
+    let acls = match configure(Config::new("/")).posix_acl {
+        Feature::Never => Acls::Hidden,
+        Feature::Auto | Feature::Always => Acls::Shared,
+    };
     let mut runner = TestRunner::new(config);
-    let checked = runner.run(&op::ops(LEN), |ops| compare(place, user, configure, &ops));
+    let checked = runner.run(&op::ops(LEN, acls), |ops| {
+        compare(place, user, configure, &ops)
+    });
     if let Err(error) = checked {
         panic!("{error}");
     }
@@ -115,11 +128,7 @@ fn compare(
 
 fn compare_answers(config: Config, bare: &Path, ops: &[Op]) -> Result<(), TestCaseError> {
     let fs = PassthroughFs::new(config.xattr(Xattr::On)).unwrap();
-    fs.init(&mut Negotiation::new(
-        &Default::default(),
-        Default::default(),
-    ))
-    .unwrap();
+    common::begin(&fs, InitFlags::all()).unwrap();
     let (mut guest, mut host) = (Guest::new(fs), Host::new(bare));
     let (prelude, last_look) = (op::prelude(), last_look());
     for (number, op) in prelude.iter().chain(ops).chain(&last_look).enumerate() {

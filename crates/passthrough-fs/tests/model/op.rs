@@ -29,6 +29,28 @@ pub const XATTRS: [&str; 6] = [
     "nonsense",
 ];
 
+/// ACLs of files and directories (`POSIX_ACL_XATTR_VERSION` 2), the last of which is none: as entries
+/// of tag, permissions and id.
+pub const ACLS: [&[(u16, u16, u32)]; 4] = [
+    &[(1, 7, NONE), (4, 5, NONE), (32, 0, NONE)],
+    &[
+        (1, 6, NONE),
+        (2, 7, 1000),
+        (4, 4, NONE),
+        (16, 6, NONE),
+        (32, 4, NONE),
+    ],
+    &[
+        (1, 7, NONE),
+        (4, 7, NONE),
+        (8, 2, 65534),
+        (16, 5, NONE),
+        (32, 0, NONE),
+    ],
+    &[(4, 7, NONE)],
+];
+const NONE: u32 = u32::MAX;
+
 /// One operation. Slots are indices: of inodes held (`node`), of open files (`file`), of open
 /// directories (`dir`). What needs a slot that is empty does nothing.
 #[derive(Debug, Clone)]
@@ -165,6 +187,15 @@ pub enum Op {
         size: usize,
         flags: u32,
     },
+    SetAcl {
+        node: usize,
+        default: bool,
+        acl: usize,
+    },
+    GetAcl {
+        node: usize,
+        default: bool,
+    },
     GetXattr {
         node: usize,
         name: usize,
@@ -178,6 +209,13 @@ pub enum Op {
         node: usize,
         name: usize,
     },
+}
+
+/// Whether POSIX ACLs are among the extended attributes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acls {
+    Hidden,
+    Shared,
 }
 
 /// What a time is set to.
@@ -245,10 +283,34 @@ pub fn prelude() -> Vec<Op> {
     ]
 }
 
+/// The name of the attribute that is an ACL.
+pub fn acl_name(default: bool) -> &'static str {
+    if default {
+        "system.posix_acl_default"
+    } else {
+        "system.posix_acl_access"
+    }
+}
+
+/// The value of an attribute that is an ACL.
+pub fn acl_value(acl: usize) -> Vec<u8> {
+    let mut value = 2_u32.to_le_bytes().to_vec();
+    for (tag, permissions, id) in ACLS[acl] {
+        value.extend(tag.to_le_bytes());
+        value.extend(permissions.to_le_bytes());
+        value.extend(id.to_le_bytes());
+    }
+    value
+}
+
 /// A sequence of up to `len` operations.
-pub fn ops(len: usize) -> impl Strategy<Value = Vec<Op>> {
+pub fn ops(len: usize, acls: Acls) -> impl Strategy<Value = Vec<Op>> {
+    let acl = match acls {
+        Acls::Hidden => xattrs().boxed(),
+        Acls::Shared => acl_ops().boxed(),
+    };
     vec(
-        prop_oneof![12 => names(), 10 => data(), 7 => attributes(), 3 => directories(), 3 => xattrs()],
+        prop_oneof![12 => names(), 10 => data(), 7 => attributes(), 3 => directories(), 3 => xattrs(), 3 => acl],
         1..len,
     )
 }
@@ -379,6 +441,18 @@ fn directories() -> impl Strategy<Value = Op> {
         1 => (0..DIRS).prop_map(|dir| CloseDir { dir }),
         3 => (0..DIRS, select(vec![512, 600, 4096]), any::<bool>())
             .prop_map(|(dir, size, plus)| List { dir, size, plus }),
+    ]
+}
+
+fn acl_ops() -> impl Strategy<Value = Op> {
+    use Op::*;
+    prop_oneof![
+        (node(), any::<bool>(), 0..ACLS.len()).prop_map(|(node, default, acl)| SetAcl {
+            node,
+            default,
+            acl
+        }),
+        (node(), any::<bool>()).prop_map(|(node, default)| GetAcl { node, default }),
     ]
 }
 
