@@ -67,8 +67,10 @@ fn open(path: &Path, flags: OFlags) -> File {
         .unwrap()
 }
 
-/// Ways to change the file at a path, beside which there is one called `source`.
-const CHANGES: [(&str, fn(&Path)); 8] = [
+/// Changes the file at a path, beside which there is one called `source`.
+type Change = fn(&Path);
+
+const CHANGES: [(&str, Change); 8] = [
     ("write", |path| {
         open(path, OFlags::empty()).write_all(b"x").unwrap();
     }),
@@ -102,7 +104,7 @@ const CHANGES: [(&str, fn(&Path)); 8] = [
 
 /// The mode that a file of `mode`, of the user, has after the change was made through `dir`, as the
 /// host has it in `source` and as it is seen through `dir`.
-fn modes_after(change: fn(&Path), uid: u32, mode: u32, dir: &Path, source: &Path) -> [u32; 2] {
+fn modes_after(change: Change, uid: u32, mode: u32, dir: &Path, source: &Path) -> [u32; 2] {
     let name = "tool";
     let host = source.join(name);
     fs::write(&host, "content").unwrap();
