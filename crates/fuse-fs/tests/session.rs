@@ -793,6 +793,22 @@ fn a_malformed_request_is_answered_as_far_as_it_can_be() {
 }
 
 #[test]
+fn long_names_are_refused_but_not_malformed() {
+    let session = Session::new(Probe::default());
+    let guest = Guest::begun(&session);
+    let header = InHeader {
+        len: 40 + 257,
+        opcode: Opcode::Lookup.raw(),
+        unique: UNIQUE,
+        nodeid: NodeId::ROOT,
+        ..Default::default()
+    };
+    let message = [header.as_bytes(), &[b'n'; 256], &[0]].concat();
+    assert_eq!(guest.send(&message, &[]).error(), Errno::ENAMETOOLONG);
+    assert_eq!(session.stats().malformed, 0);
+}
+
+#[test]
 fn what_is_unknown_is_not_implemented() {
     let session = Session::new(Probe::default());
     let guest = Guest::begun(&session);

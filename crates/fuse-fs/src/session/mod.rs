@@ -193,7 +193,10 @@ impl<F: FileSystem> Session<F> {
         let request = match Request::decode(message, source.remaining(), agreement.flags) {
             Ok(request) => request,
             Err(error) => {
-                self.counters.malformed(Some(envelope.opcode), &error);
+                // Linux leaves it to the filesystem how long a name may be.
+                if error.errno() != Errno::ENAMETOOLONG {
+                    self.counters.malformed(Some(envelope.opcode), &error);
+                }
                 return envelope.refuse(error.errno(), room);
             }
         };
