@@ -1,0 +1,321 @@
+//! Programs that test filesystems, run on a directory that `mount` has mounted.
+//!
+//! They need root, `/dev/fuse`, a C compiler, and the programs that `.ci/install` installs.
+
+#![forbid(unsafe_code)]
+
+mod support;
+
+use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::{env, fs};
+
+use support::Mount;
+
+const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests");
+
+/// A mounted directory, and a place for what tests write beside it.
+struct Bench {
+    // Unmounted before it is removed.
+    mount: Mount,
+    directory: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new(options: &[&str]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        // Other users have to get there.
+        let open = |path: &Path| fs::set_permissions(path, PermissionsExt::from_mode(0o755));
+        open(directory.path()).unwrap();
+        let source = directory.path().join("source");
+        fs::create_dir(&source).unwrap();
+        open(&source).unwrap();
+        println!("{options:?}");
+        let mount = Mount::start(source, directory.path().join("mnt"), options);
+        Self { mount, directory }
+    }
+
+    /// A place that is not mounted.
+    fn outside(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Unmounts, and checks that nothing was worth a warning.
+    fn end(self) {
+        let Self { mount, directory } = self;
+        mount.signal("TERM");
+        let log = mount.log();
+        assert!(mount.wait().success());
+        for level in ["WARN", "ERROR"] {
+            assert!(!log.contains(level), "{log}");
+        }
+        drop(directory);
+    }
+}
+
+#[test]
+#[ignore = "needs pjdfstest and root; .ci/run runs it"]
+fn pjdfstest_with_cache_never() {
+    pjdfstest(&["--cache=never"]);
+}
+
+#[test]
+#[ignore = "needs pjdfstest and root; .ci/run runs it"]
+fn pjdfstest_with_cache_auto() {
+    pjdfstest(&["--cache=auto"]);
+}
+
+#[test]
+#[ignore = "needs pjdfstest and root; .ci/run runs it"]
+fn pjdfstest_with_cache_always() {
+    pjdfstest(&["--cache=always"]);
+}
+
+#[test]
+#[ignore = "needs pjdfstest and root; .ci/run runs it"]
+fn pjdfstest_with_much_enabled() {
+    pjdfstest(&["--cache=auto", "--writeback", "--xattr", "--posix-acl"]);
+}
+
+/// All of its tests pass but those that are listed. Those that remount need a run of their own: the
+/// others leave files open.
+fn pjdfstest(options: &[&str]) {
+    /// In version 0.2.2, on Linux.
+    const TESTS: usize = 398;
+
+    let bench = Bench::new(options);
+    let other = Mount::start("memory:", bench.outside("other"), &[]);
+    let config = fs::read_to_string(format!("{HERE}/mount/pjdfstest.toml")).unwrap();
+    let remounting = config.replace("allow_remount = false", "allow_remount = true");
+    assert_ne!(config, remounting);
+    let run = |name: &str, config: &str, tests: &[&str]| {
+        let path = bench.outside(name);
+        fs::write(&path, config).unwrap();
+        let mut command = Command::new("pjdfstest");
+        command.args(["-c".as_ref(), path.as_path()]);
+        command.args(["-p".as_ref(), bench.mount.path()]);
+        command.args(["-s".as_ref(), other.path()]);
+        Summary::read(command.env("PATH", path_to_plain_mount(&bench)).args(tests))
+    };
+    let mut all = run("all.toml", &config, &[]);
+    let remounts = run("remounts.toml", &remounting, &["erofs"]);
+
+    let listed = include_str!("mount/pjdfstest.skipped").lines();
+    let listed = listed.filter(|line| !line.starts_with('#'));
+    let listed: Vec<_> = listed.filter_map(|line| line.split_once(": ")).collect();
+    println!("skipped: {listed:#?}");
+    assert_eq!(remounts.skipped, [""; 0]);
+    all.skipped.retain(|name| !name.contains("erofs"));
+    let names: Vec<_> = listed.iter().map(|(name, _)| *name).collect();
+    assert_eq!(all.skipped, names);
+    assert_eq!(all.passed + remounts.passed + names.len(), TESTS);
+    bench.end();
+}
+
+/// `PATH` with a `mount` in front that calls no helper of the filesystem's type: that of libfuse,
+/// where it is installed, does not remount.
+fn path_to_plain_mount(bench: &Bench) -> OsString {
+    let programs = bench.outside("programs");
+    if !programs.exists() {
+        fs::create_dir(&programs).unwrap();
+        let script = programs.join("mount");
+        fs::write(&script, "#!/bin/sh\nexec /bin/mount -i \"$@\"\n").unwrap();
+        fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    let rest = env::var_os("PATH").unwrap_or_default();
+    env::join_paths([programs].into_iter().chain(env::split_paths(&rest))).unwrap()
+}
+
+/// What pjdfstest reported.
+struct Summary {
+    passed: usize,
+    skipped: Vec<String>,
+}
+
+impl Summary {
+    /// # Panics
+    /// Where a test fails.
+    fn read(pjdfstest: &mut Command) -> Self {
+        let output = pjdfstest.output().expect("pjdfstest is installed");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let names = |end| {
+            let lines = text.lines().filter_map(move |line| line.strip_suffix(end));
+            lines.map(|line| line.trim_end().to_owned())
+        };
+        let summary = Self {
+            passed: names(" ok").count(),
+            skipped: names(" skipped").collect(),
+        };
+        let told = text.lines().find(|line| line.starts_with("Summary: "));
+        println!("{}", told.unwrap_or("no summary"));
+        assert!(output.status.success(), "{text}");
+        summary
+    }
+}
+
+#[test]
+#[ignore = "needs fsx and root; .ci/run runs it"]
+fn fsx_with_cache_never() {
+    fsx(&["--cache=never"], Mappings::Refused);
+    fsx(&["--cache=never", "--allow-mmap"], Mappings::Allowed);
+}
+
+#[test]
+#[ignore = "needs fsx and root; .ci/run runs it"]
+fn fsx_with_cache_auto() {
+    fsx(&["--cache=auto"], Mappings::Allowed);
+}
+
+#[test]
+#[ignore = "needs fsx and root; .ci/run runs it"]
+fn fsx_with_cache_always() {
+    fsx(&["--cache=always"], Mappings::Allowed);
+}
+
+#[test]
+#[ignore = "needs fsx and root; .ci/run runs it"]
+fn fsx_with_cache_metadata() {
+    fsx(&["--cache=metadata"], Mappings::Refused);
+    fsx(&["--cache=metadata", "--allow-mmap"], Mappings::Allowed);
+}
+
+#[test]
+#[ignore = "needs fsx and root; .ci/run runs it"]
+fn fsx_with_writeback() {
+    fsx(&["--cache=auto", "--writeback"], Mappings::Allowed);
+    fsx(&["--cache=always", "--writeback"], Mappings::Allowed);
+}
+
+/// Whether files can be mapped shared.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mappings {
+    Allowed,
+    Refused,
+}
+
+/// Random operations on a file, buffered, mapped and with O_DIRECT, always read what was written.
+fn fsx(options: &[&str], mappings: Mappings) {
+    let bench = Bench::new(options);
+    Fsx::default().assert_passes(&bench);
+    let mapped = Fsx {
+        mapped: 5,
+        ..Fsx::default()
+    };
+    match mappings {
+        Mappings::Allowed => mapped.assert_passes(&bench),
+        Mappings::Refused => {
+            let output = mapped.run(&bench);
+            let text = String::from_utf8_lossy(&output.stderr);
+            assert!(!output.status.success(), "a shared mapping was not refused");
+            assert!(text.contains("ENODEV"), "{text}");
+        }
+    }
+    Fsx {
+        direct: true,
+        ..Fsx::default()
+    }
+    .assert_passes(&bench);
+    bench.end();
+
+    // O_DIRECT on the host, too, which wants everything aligned.
+    let bench = Bench::new(&[options, &["--allow-direct-io"]].concat());
+    Fsx {
+        direct: true,
+        align: 4096,
+        ..Fsx::default()
+    }
+    .assert_passes(&bench);
+    bench.end();
+}
+
+/// A run of fsx.
+struct Fsx {
+    /// How often it goes through shared mappings, as its weights count.
+    mapped: u32,
+    /// Whether the file is opened with O_DIRECT.
+    direct: bool,
+    /// What offsets and lengths are multiples of, in bytes.
+    align: u32,
+}
+
+impl Default for Fsx {
+    fn default() -> Self {
+        Self {
+            mapped: 0,
+            direct: false,
+            align: 1,
+        }
+    }
+}
+
+impl Fsx {
+    fn assert_passes(&self, bench: &Bench) {
+        let output = self.run(bench);
+        assert!(
+            output.status.success(),
+            "{output:#?}\n{}",
+            bench.mount.log()
+        );
+    }
+
+    fn run(&self, bench: &Bench) -> Output {
+        let config = bench.outside("fsx.toml");
+        fs::write(&config, self.config()).unwrap();
+        let file = bench.mount.path().join("file");
+        let operations = env::var("FSX_OPERATIONS").unwrap_or_else(|_| "2000".to_owned());
+        let mut command = Command::new("fsx");
+        command.args(["-f".as_ref(), config.as_path()]);
+        command.args(["-q", "-N", &operations, "-P"]);
+        command.arg(bench.directory.path()).arg(&file);
+        if self.direct {
+            command.env("LD_PRELOAD", o_direct(bench));
+        }
+        let output = command
+            .stdin(Stdio::null())
+            .output()
+            .expect("fsx is installed");
+        fs::remove_file(file).unwrap();
+        output
+    }
+
+    fn config(&self) -> String {
+        let Self { mapped, align, .. } = self;
+        // With an alignment, fsx allocates ranges of no bytes, which is EINVAL everywhere.
+        let allocate = if *align == 1 { 2 } else { 0 };
+        format!(
+            "flen = 1048576
+            [opsize]
+            max = 131072
+            align = {align}
+            [weights]
+            close_open = 1
+            invalidate = {mapped}
+            mapread = {mapped}
+            mapwrite = {mapped}
+            read = 10
+            write = 10
+            truncate = 3
+            fsync = 0.3
+            fdatasync = 0.3
+            posix_fallocate = {allocate}
+            punch_hole = 2
+            sendfile = 3
+            posix_fadvise = 1
+            copy_file_range = 3"
+        )
+    }
+}
+
+/// What makes a program open its files with O_DIRECT.
+fn o_direct(bench: &Bench) -> PathBuf {
+    let library = bench.outside("o_direct.so");
+    let built = Command::new("cc")
+        .args(["-shared", "-fPIC", "-o"])
+        .arg(&library)
+        .arg(format!("{HERE}/guest/o_direct.c"))
+        .status();
+    assert!(built.is_ok_and(|status| status.success()), "cc failed");
+    library
+}
