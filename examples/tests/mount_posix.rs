@@ -79,12 +79,8 @@ fn pjdfstest_with_much_enabled() {
     pjdfstest(&["--cache=auto", "--writeback", "--xattr", "--posix-acl"]);
 }
 
-/// All of its tests pass but those that are listed. Those that remount need a run of their own: the
-/// others leave files open.
+/// All of its tests pass but those that are listed.
 fn pjdfstest(options: &[&str]) {
-    /// In version 0.2.2, on Linux.
-    const TESTS: usize = 398;
-
     let bench = Bench::new(options);
     let other = Mount::start("memory:", bench.outside("other"), &[]);
     let config = fs::read_to_string(format!("{HERE}/mount/pjdfstest.toml")).unwrap();
@@ -97,20 +93,13 @@ fn pjdfstest(options: &[&str]) {
         command.args(["-c".as_ref(), path.as_path()]);
         command.args(["-p".as_ref(), bench.mount.path()]);
         command.args(["-s".as_ref(), other.path()]);
-        Summary::read(command.env("PATH", path_to_plain_mount(&bench)).args(tests))
+        command.env("PATH", path_to_plain_mount(&bench)).args(tests);
+        let output = command.output().expect("pjdfstest is installed");
+        String::from_utf8_lossy(&output.stdout).into_owned()
     };
-    let mut all = run("all.toml", &config, &[]);
+    let all = run("all.toml", &config, &[]);
     let remounts = run("remounts.toml", &remounting, &["erofs"]);
-
-    let listed = include_str!("mount/pjdfstest.skipped").lines();
-    let listed = listed.filter(|line| !line.starts_with('#'));
-    let listed: Vec<_> = listed.filter_map(|line| line.split_once(": ")).collect();
-    println!("skipped: {listed:#?}");
-    assert_eq!(remounts.skipped, [""; 0]);
-    all.skipped.retain(|name| !name.contains("erofs"));
-    let names: Vec<_> = listed.iter().map(|(name, _)| *name).collect();
-    assert_eq!(all.skipped, names);
-    assert_eq!(all.passed + remounts.passed + names.len(), TESTS);
+    support::pjdfstest::assert_passed(&all, &remounts);
     bench.end();
 }
 
@@ -126,33 +115,6 @@ fn path_to_plain_mount(bench: &Bench) -> OsString {
     }
     let rest = env::var_os("PATH").unwrap_or_default();
     env::join_paths([programs].into_iter().chain(env::split_paths(&rest))).unwrap()
-}
-
-/// What pjdfstest reported.
-struct Summary {
-    passed: usize,
-    skipped: Vec<String>,
-}
-
-impl Summary {
-    /// # Panics
-    /// Where a test fails.
-    fn read(pjdfstest: &mut Command) -> Self {
-        let output = pjdfstest.output().expect("pjdfstest is installed");
-        let text = String::from_utf8_lossy(&output.stdout);
-        let names = |end| {
-            let lines = text.lines().filter_map(move |line| line.strip_suffix(end));
-            lines.map(|line| line.trim_end().to_owned())
-        };
-        let summary = Self {
-            passed: names(" ok").count(),
-            skipped: names(" skipped").collect(),
-        };
-        let told = text.lines().find(|line| line.starts_with("Summary: "));
-        println!("{}", told.unwrap_or("no summary"));
-        assert!(output.status.success(), "{text}");
-        summary
-    }
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod daemon;
 mod guest;
 mod host;
 mod mount;
+pub(crate) mod pjdfstest;
 
 pub(crate) use daemon::Daemon;
 pub(crate) use guest::{Guest, Share};
