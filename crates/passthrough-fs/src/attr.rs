@@ -12,13 +12,16 @@ use rustix::fs::{
 
 use crate::credentials::KillPrivileges;
 use crate::handle_table::OpenFile;
-use crate::inode_table::{Identity, Kind, Pinned};
+use crate::inode_table::{Birth, Identity, Kind};
 use crate::namespace::permissions;
+use crate::pin::Pinned;
 use crate::proc::FdName;
 use crate::{IdMap, PassthroughFs};
 
 /// What is asked of statx(2), always.
-const MASK: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::MNT_ID);
+const MASK: StatxFlags = StatxFlags::BASIC_STATS
+    .union(StatxFlags::MNT_ID)
+    .union(StatxFlags::BTIME);
 /// Nanoseconds in a second. Larger values have meanings of their own to utimensat(2).
 const SECOND: u32 = 1_000_000_000;
 
@@ -29,8 +32,7 @@ impl PassthroughFs {
 
     pub(crate) fn do_statx(&self, cx: &Context<'_>, node: NodeId) -> Result<StatxAttributes> {
         let inode = self.inode(cx, node)?;
-        let mask = MASK | StatxFlags::BTIME;
-        let stat = rustix::fs::statx(&inode, c"", AtFlags::EMPTY_PATH, mask)?;
+        let stat = stat_fd(&inode)?;
         Ok(StatxAttributes {
             stat: self.wire_statx(&stat),
             flags: AttrFlags::empty(),
@@ -142,7 +144,7 @@ impl PassthroughFs {
     /// complement.
     pub(crate) fn attr(&self, stat: &Statx) -> Attr {
         Attr {
-            ino: stat.stx_ino,
+            ino: self.number(device(stat), stat.stx_ino),
             size: stat.stx_size,
             blocks: stat.stx_blocks,
             atime: stat.stx_atime.tv_sec.cast_unsigned(),
@@ -170,7 +172,7 @@ impl PassthroughFs {
             uid: self.ids.users.to_guest(stat.stx_uid),
             gid: self.ids.groups.to_guest(stat.stx_gid),
             mode: stat.stx_mode,
-            ino: stat.stx_ino,
+            ino: self.number(device(stat), stat.stx_ino),
             size: stat.stx_size,
             blocks: stat.stx_blocks,
             attributes_mask: stat.stx_attributes_mask.bits(),
@@ -242,9 +244,19 @@ pub(crate) fn stat_name(dir: impl AsFd, name: &CStr) -> Result<Statx> {
 pub(crate) fn identity(stat: &Statx) -> Identity {
     Identity {
         ino: stat.stx_ino,
-        dev: (stat.stx_dev_major, stat.stx_dev_minor),
+        dev: device(stat),
         mount: stat.stx_mnt_id,
     }
+}
+
+pub(crate) fn device(stat: &Statx) -> (u32, u32) {
+    (stat.stx_dev_major, stat.stx_dev_minor)
+}
+
+/// The birth time, if the filesystem has one.
+pub(crate) fn birth(stat: &Statx) -> Option<Birth> {
+    let known = stat.stx_mask & StatxFlags::BTIME.bits() != 0;
+    known.then_some((stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec))
 }
 
 pub(crate) fn kind(stat: &Statx) -> Kind {

@@ -46,11 +46,22 @@ pub struct Config {
     /// `/proc/self/fd` of this process, opened with O_PATH. Needed where the process has no
     /// `/proc` at the time of construction.
     pub proc_self_fd: Option<OwnedFd>,
-    /// Most descriptors that stay open for the guest: one for each inode that it knows, one for
-    /// each file or directory that it has open. What exceeds it is ENFILE. Unless set, the limit of
-    /// the process (RLIMIT_NOFILE) at the time of construction, less 64. Set it where several
-    /// guests share a process.
+    /// Most descriptors that stay open for the guest: one for each inode of those that it knows and
+    /// used of late, two for each file or directory that it has open. Inodes give theirs back when
+    /// others are needed; what then still exceeds it is ENFILE. Unless set, the limit of the
+    /// process (RLIMIT_NOFILE) at the time of construction, less 64. Set it where several guests
+    /// share a process.
     pub max_descriptors: Option<usize>,
+    /// Most inodes that have a descriptor open; the others are opened again when they are used.
+    /// Unless set, three quarters of `max_descriptors`, so that there is room for what the guest
+    /// has open.
+    pub max_open_inodes: Option<usize>,
+    /// How an inode is opened again.
+    pub inode_file_handles: InodeFileHandles,
+    /// Whether a guest that can (FUSE_SUBMOUNTS) is told where a mount of the host begins, so that
+    /// it shows another device number there. Otherwise all of the share is one filesystem to it,
+    /// and inode numbers are made unique across those of the host.
+    pub announce_submounts: bool,
 }
 
 impl Config {
@@ -71,6 +82,9 @@ impl Config {
             extras: Extras::empty(),
             proc_self_fd: None,
             max_descriptors: None,
+            max_open_inodes: None,
+            inode_file_handles: InodeFileHandles::default(),
+            announce_submounts: true,
         }
     }
 
@@ -175,6 +189,27 @@ impl Config {
         self
     }
 
+    /// Sets how many inodes may have a descriptor open.
+    #[must_use]
+    pub fn max_open_inodes(mut self, limit: usize) -> Self {
+        self.max_open_inodes = Some(limit);
+        self
+    }
+
+    /// Sets how an inode is opened again.
+    #[must_use]
+    pub fn inode_file_handles(mut self, mode: InodeFileHandles) -> Self {
+        self.inode_file_handles = mode;
+        self
+    }
+
+    /// Sets whether the guest is told where a mount of the host begins.
+    #[must_use]
+    pub fn announce_submounts(mut self, announce: bool) -> Self {
+        self.announce_submounts = announce;
+        self
+    }
+
     /// Sets the descriptor of `/proc/self/fd` to use.
     #[must_use]
     pub fn proc_self_fd(mut self, fd: OwnedFd) -> Self {
@@ -223,6 +258,23 @@ pub enum Killpriv {
     WithXattr,
     /// The host.
     Always,
+}
+
+/// How an inode that has no descriptor open is opened again: whether by its file handle
+/// (open_by_handle_at(2)), which needs CAP_DAC_READ_SEARCH, and a filesystem that has them. A file
+/// handle finds the inode whatever became of its names.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum InodeFileHandles {
+    /// By the name under which the guest found it, or gave it, last. If that stands for another
+    /// file by then, the guest is told ESTALE, and looks the file up again.
+    Never,
+    /// By file handle on those filesystems of the share where that works when they are first seen,
+    /// else by name. The capability must be there for as long as the filesystem is used then.
+    #[default]
+    Prefer,
+    /// By file handle only. The root of the share must have them; what is mounted below it and has
+    /// none is not opened again, but stays open, and counts as long as the guest knows it.
+    Mandatory,
 }
 
 /// How much the guest caches: the choice between seeing the changes of others and speed.

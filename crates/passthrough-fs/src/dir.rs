@@ -11,8 +11,9 @@ use rustix::fs::SeekFrom;
 
 use crate::budget::{Budget, Permit};
 use crate::handle_table::OpenDirectory;
-use crate::inode_table::{Identity, Pinned};
+use crate::inode_table::Identity;
 use crate::lookup::Guess;
+use crate::pin::Pinned;
 use crate::{PassthroughFs, sys};
 
 /// Bytes of entries read from the host at once.
@@ -32,7 +33,8 @@ impl PassthroughFs {
         directory.volume.check_reachable(cx)?;
         let mut stream = lock(&directory);
         let result = stream.read(&directory.fd, args.offset, |entry| {
-            if entries.push(entry.ino, entry.next, entry.kind.into(), entry.name) {
+            let ino = self.number(directory.volume.dev(), entry.ino);
+            if entries.push(ino, entry.next, entry.kind.into(), entry.name) {
                 Ok(Step::Listed)
             } else {
                 Ok(Step::Full)
@@ -59,7 +61,8 @@ impl PassthroughFs {
                 Listed::Gone => Ok(Step::Skipped),
                 Listed::There(found) => {
                     let kind = entry.kind.into();
-                    if entries.push(found, entry.ino, entry.next, kind, entry.name) {
+                    let ino = self.listed_number(&directory, entry, &found);
+                    if entries.push(found, ino, entry.next, kind, entry.name) {
                         return Ok(Step::Listed);
                     }
                     self.inodes.forget(found.nodeid, 1);
@@ -78,6 +81,21 @@ impl PassthroughFs {
     ) -> Result<Arc<OpenDirectory>> {
         let directory = self.handles.directory(handle, node);
         directory.ok_or(Errno::EBADF.into())
+    }
+
+    /// The number of a listed entry. Where something is mounted on it, the host lists what is below
+    /// the mount; a guest that does not know of mounts is told of one number only.
+    fn listed_number(
+        &self,
+        directory: &OpenDirectory,
+        entry: &RawEntry<'_>,
+        found: &EntryOut,
+    ) -> u64 {
+        if found.nodeid == NodeId(0) || self.announces_submounts() {
+            self.number(directory.volume.dev(), entry.ino)
+        } else {
+            found.attr.ino
+        }
     }
 
     /// Looks up an entry of the directory `parent`. What cannot be looked up is listed without;

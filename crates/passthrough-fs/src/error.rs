@@ -43,6 +43,17 @@ pub enum NewError {
          them, or do without POSIX ACLs"
     )]
     RenamedAcl,
+    /// Inodes shall be opened again by file handle, and cannot be.
+    #[error(
+        "--inode-file-handles=mandatory: file handles do not work for the shared directory {path}: \
+         {source}; they need a filesystem that has them, and CAP_DAC_READ_SEARCH; or use prefer"
+    )]
+    FileHandles {
+        /// The directory.
+        path: PathBuf,
+        /// What name_to_handle_at(2) or open_by_handle_at(2) said.
+        source: io::Error,
+    },
     /// There is no usable `/proc`.
     #[error(
         "cannot open /proc/self/fd: {source}; mount /proc, or hand over a descriptor that was \

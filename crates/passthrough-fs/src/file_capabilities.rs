@@ -10,7 +10,8 @@ use std::os::fd::AsFd;
 use fuse_fs::Result;
 use rustix::io::Errno as SysErrno;
 
-use crate::inode_table::{Kind, Pinned};
+use crate::inode_table::Kind;
+use crate::pin::Pinned;
 use crate::{PassthroughFs, XattrMap};
 
 const CAPABILITY: &CStr = c"security.capability";

@@ -21,7 +21,7 @@ impl FileSystem for PassthroughFs {
         negotiation.enable(InitFlags::HAS_IOCTL_DIR);
         self.negotiate_extras(negotiation);
         negotiation.enable(InitFlags::CREATE_SUPP_GROUP);
-        let submounts = negotiation.enable(InitFlags::SUBMOUNTS);
+        let submounts = self.announce_submounts && negotiation.enable(InitFlags::SUBMOUNTS);
         // Without it the guest clears SUID and SGID by itself, for which it reads an attribute
         // before each write, if it can. Where it cannot, it is the cheaper way.
         let kills_privileges = (self.xattr == Xattr::On || self.killpriv == Killpriv::Always)

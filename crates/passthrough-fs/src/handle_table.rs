@@ -5,6 +5,7 @@ use fuse_fs::{Handle, NodeId};
 
 use crate::budget::Permit;
 use crate::dir::Stream;
+use crate::open_inodes::KeptOpen;
 use crate::slab::{Full, Slab};
 use crate::volume::Volume;
 
@@ -16,6 +17,8 @@ pub(crate) struct OpenFile {
     pub(crate) volume: Arc<Volume>,
     pub(crate) durability: Durability,
     pub(crate) _permit: Permit,
+    /// What is open does not lose its inode, whatever becomes of its name.
+    pub(crate) _kept_open: KeptOpen,
 }
 
 /// When a write is done.
@@ -38,6 +41,8 @@ pub(crate) struct OpenDirectory {
     /// Where its reader stands.
     pub(crate) stream: Mutex<Stream>,
     pub(crate) _permit: Permit,
+    /// What is open does not lose its inode, whatever becomes of its name.
+    pub(crate) _kept_open: KeptOpen,
 }
 
 /// What the guest has open.

@@ -10,7 +10,8 @@ use rustix::fs::{AtFlags, Statx, XattrFlags};
 
 use crate::PassthroughFs;
 use crate::attr::{identity, kind, stat_fd, stat_name};
-use crate::inode_table::{Kind, Pinned};
+use crate::inode_table::Kind;
+use crate::pin::Pinned;
 
 /// How the names of all labels begin (xattr(7)).
 const NAMESPACE: &[u8] = b"security.";

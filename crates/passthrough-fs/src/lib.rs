@@ -155,10 +155,12 @@ mod error;
 mod extras;
 mod feature;
 mod file_capabilities;
+mod file_handle;
 mod filesystem;
 mod handle_table;
 mod id_map;
 mod ids;
+mod inode_number;
 mod inode_table;
 mod io;
 mod ioctl;
@@ -168,7 +170,11 @@ mod name_hints;
 mod namespace;
 mod open;
 mod open_flags;
+mod open_inodes;
+mod pin;
+mod place;
 mod proc;
+mod reopen;
 mod slab;
 mod sync;
 #[allow(unsafe_code)]
@@ -178,6 +184,7 @@ mod xattr;
 mod xattr_map;
 
 use std::ffi::CString;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -188,12 +195,16 @@ use crate::credentials::Credentials;
 use crate::extras::Agreed;
 use crate::handle_table::HandleTable;
 use crate::ids::Ids;
+use crate::inode_number::InodeNumbers;
 use crate::inode_table::{Inode, InodeTable};
 use crate::name_hints::NameHints;
+use crate::open_inodes::OpenInodes;
+use crate::pin::{Descriptor, Pin};
+use crate::place::Moves;
 use crate::proc::ProcSelfFd;
 use crate::volume::Volumes;
 
-pub use config::{CachePolicy, Config, Feature, Killpriv, Xattr};
+pub use config::{CachePolicy, Config, Feature, InodeFileHandles, Killpriv, Xattr};
 pub use error::NewError;
 pub use extras::Extras;
 pub use id_map::{IdMap, IdMapError, IdRule, IdRuleError};
@@ -237,7 +248,10 @@ pub struct PassthroughFs {
     /// Directory handles that keep entries for their next READDIR.
     kept_entries: Budget,
     /// Descriptors that stay open for the guest.
-    descriptors: Budget,
+    open_inodes: OpenInodes,
+    numbers: InodeNumbers,
+    moves: Moves,
+    announce_submounts: bool,
 }
 
 impl PassthroughFs {
@@ -268,12 +282,24 @@ impl PassthroughFs {
         })?;
         let proc = ProcSelfFd::new(config.proc_self_fd)?;
         proc.check(&root)?;
+        let volumes = Volumes::new(config.inode_file_handles);
+        let volume = volumes.find(&root, &stat, &proc);
+        if config.inode_file_handles == InodeFileHandles::Mandatory {
+            volume
+                .check_handles(&root)
+                .map_err(|source| NewError::FileHandles {
+                    path: path.clone(),
+                    source: source.into(),
+                })?;
+        }
+        let numbers = InodeNumbers::new(volume.dev());
+        let pin = Pin::open(Arc::new(Descriptor::new(root, None)));
+        let root = Inode::new(None, &stat, volume, pin);
         let limit = config.max_descriptors.unwrap_or_else(default_descriptors);
-        let descriptors = Budget::new(limit);
-        let volumes = Volumes::default();
-        let identity = attr::identity(&stat);
-        let volume = volumes.find(identity.dev, &root);
-        let root = Inode::new(root, identity, attr::kind(&stat), volume, None);
+        // A quarter is for what the guest has open.
+        let open_inodes = config
+            .max_open_inodes
+            .unwrap_or(limit.saturating_sub(limit / 4));
         Ok(Self {
             inodes: InodeTable::new(root),
             handles: HandleTable::new(),
@@ -301,7 +327,10 @@ impl PassthroughFs {
             kills_privileges: AtomicBool::new(false),
             heeds_acls: AtomicBool::new(false),
             kept_entries: Budget::new(dir::MAX_KEPT),
-            descriptors,
+            open_inodes: OpenInodes::new(open_inodes, limit),
+            numbers,
+            moves: Moves::default(),
+            announce_submounts: config.announce_submounts,
         })
     }
 

@@ -1,3 +1,5 @@
+use std::ffi::CStr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use fuse_fs::flags::AttrFlags;
@@ -8,7 +10,8 @@ use rustix::io::Errno as SysErrno;
 use crate::PassthroughFs;
 use crate::attr::{identity, kind, stat_fd, stat_name};
 use crate::budget::Permit;
-use crate::inode_table::{Inode, Kind, Pinned};
+use crate::inode_table::{Inode, Kind, Known, Refused};
+use crate::pin::{Descriptor, Pin, Pinned, Room};
 
 /// A name has one component, and nothing that it leads to can be outside of its directory. The
 /// flags say the same once more to the kernel. Mount points below the root are crossed.
@@ -58,55 +61,146 @@ impl PassthroughFs {
         if guess == Guess::Known {
             let before = self.inodes.now();
             let stat = stat_name(dir, name)?;
-            if let Some(node) = self.inodes.claim(&identity(&stat), before) {
-                return Ok((node, stat));
+            if let Some(known) = self.inodes.find_older(&identity(&stat), before)
+                && known.inode.still_is(dir, name)
+                && self.inodes.claim(known.node, &known.inode)
+            {
+                self.moves.seen(&known.inode, &dir.inode, name);
+                return Ok((known.node, stat));
             }
         }
+        let fd = self.open_path(dir, name, blocking)?;
+        let stat = stat_fd(&fd)?;
+        let node = self.adopt(dir, Some(name), fd, &stat)?;
+        Ok((node, stat))
+    }
+
+    /// Opens what `name` stands for in `dir` with O_PATH.
+    pub(crate) fn open_path(
+        &self,
+        dir: &Pinned,
+        name: &CStr,
+        blocking: Blocking,
+    ) -> Result<OwnedFd> {
         let mut resolve = RESOLVE;
         if blocking == Blocking::Forbidden && self.resolves_cached && !dir.volume.is_in_memory() {
             resolve |= ResolveFlags::CACHED;
         }
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd =
-            rustix::fs::openat2(dir, name, flags, Mode::empty(), resolve).map_err(|errno| {
-                match errno {
-                    SysErrno::AGAIN if resolve.contains(ResolveFlags::CACHED) => Error::WouldBlock,
-                    errno => errno.into(),
-                }
-            })?;
-        let stat = stat_fd(&fd)?;
-        let node = self.adopt(dir, fd, &stat)?;
-        Ok((node, stat))
+        let open = || rustix::fs::openat2(dir, name, flags, Mode::empty(), resolve);
+        self.with_descriptor(open).map_err(|errno| match errno {
+            SysErrno::AGAIN if resolve.contains(ResolveFlags::CACHED) => Error::WouldBlock,
+            errno => errno.into(),
+        })
     }
 
-    /// The node of the file that `fd` was opened on with O_PATH, somewhere in `dir`, with a lookup
-    /// counted.
+    /// Makes a system call that opens a descriptor. Where the process has too many of them, inodes
+    /// give up theirs.
+    pub(crate) fn with_descriptor<T>(
+        &self,
+        call: impl Fn() -> rustix::io::Result<T>,
+    ) -> rustix::io::Result<T> {
+        loop {
+            match call() {
+                Err(SysErrno::MFILE) if self.open_inodes.evict().is_some() => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// The node of the file that `fd` was opened on with O_PATH, somewhere in `dir`, as `name` if it
+    /// has one, with a lookup counted.
     pub(crate) fn adopt(
         &self,
-        dir: &Inode,
-        fd: std::os::fd::OwnedFd,
+        dir: &Pinned,
+        name: Option<&CStr>,
+        fd: OwnedFd,
         stat: &Statx,
     ) -> Result<NodeId> {
-        let identity = identity(stat);
-        let volume = if dir.volume.is_on(identity.dev) {
-            Arc::clone(&dir.volume)
-        } else {
-            self.volumes.find(identity.dev, &fd)
-        };
-        // What the guest knows already needs none. The descriptor holds the inode, so that whoever
-        // has its identity now is it.
-        let permit = match self.permit() {
-            Ok(permit) => permit,
-            Err(error) => return self.inodes.claim(&identity, self.inodes.now()).ok_or(error),
-        };
-        let inode = Inode::new(fd, identity, kind(stat), volume, Some(permit));
-        let node = self.inodes.claim_or_insert(inode);
-        node.map_err(|_full| Errno::ENFILE.into())
+        if let Some(known) = self.claim_same(&fd, stat)? {
+            self.see(&known.inode, dir, name);
+            self.keep(known.inode, fd);
+            return Ok(known.node);
+        }
+        let new = self.new_inode(dir, name, fd, stat)?;
+        loop {
+            match self.inodes.insert(&new.inode) {
+                Ok(node) => {
+                    self.open_inodes.enqueue(&new.inode);
+                    return Ok(node);
+                }
+                Err(Refused::Full) => return Err(Errno::ENFILE.into()),
+                Err(Refused::Known) => {}
+            }
+            // Another thread was faster, or the one that is known is on its way out.
+            if let Some(known) = self.claim_same(&new, stat)? {
+                self.see(&known.inode, dir, name);
+                return Ok(known.node);
+            }
+        }
     }
 
-    /// The right to keep a descriptor open for the guest.
+    /// Counts a lookup of the node whose inode is the one that `fd` was opened on, if there is one.
+    fn claim_same(&self, fd: impl AsFd, stat: &Statx) -> Result<Option<Known>> {
+        let Some(known) = self.inodes.find(&identity(stat)) else {
+            return Ok(None);
+        };
+        if !known.inode.is_same(fd, stat)? {
+            // Its number is another's now.
+            known.inode.pin.lose();
+            return Ok(None);
+        }
+        let claimed = self.inodes.claim(known.node, &known.inode);
+        Ok(claimed.then_some(known))
+    }
+
+    fn see(&self, inode: &Arc<Inode>, dir: &Pinned, name: Option<&CStr>) {
+        if let Some(name) = name {
+            self.moves.seen(inode, &dir.inode, name);
+        }
+    }
+
+    /// An inode that is to be added to the table. Where there is no room for its descriptor, it is
+    /// opened again when it is used. If it cannot be, its descriptor stays as one of a handle does,
+    /// or that is ENFILE.
+    fn new_inode(
+        &self,
+        dir: &Pinned,
+        name: Option<&CStr>,
+        fd: OwnedFd,
+        stat: &Statx,
+    ) -> Result<Pinned> {
+        let arrival = self.inodes.arrival().ok_or(Errno::ENFILE)?;
+        let volume = if dir.volume.has(&identity(stat)) {
+            Arc::clone(&dir.volume)
+        } else {
+            self.volumes.find(&fd, stat, &self.proc)
+        };
+        let inode = Arc::new(Inode::new(Some(arrival), stat, volume, Pin::cold()));
+        if let Some(name) = name
+            && inode.volume.reopening.needs_places()
+        {
+            inode.places.add(&dir.inode, name);
+        }
+        let mut room = self.open_inodes.room();
+        if room.is_none() && !inode.can_be_reopened(&fd) {
+            room = Some(Room::new(None, self.permit()?));
+        }
+        let descriptor = inode.pin.install(Descriptor::new(fd, room));
+        Ok(Pinned { inode, descriptor })
+    }
+
+    /// The right to keep a descriptor open for a handle.
     pub(crate) fn permit(&self) -> Result<Permit> {
-        self.descriptors.take().ok_or(Errno::ENFILE.into())
+        self.open_inodes.permit().ok_or(Errno::ENFILE.into())
+    }
+
+    /// Makes sure that there would be room for an inode that is made in `dir`.
+    pub(crate) fn check_room(&self, dir: &Inode) -> Result<()> {
+        if dir.volume.reopening.is_possible() {
+            return Ok(());
+        }
+        self.permit().map(drop)
     }
 
     /// What the guest is told of a node that it finds in `dir`.
@@ -132,7 +226,7 @@ impl PassthroughFs {
     pub(crate) fn inode(&self, cx: &Context<'_>, node: NodeId) -> Result<Pinned> {
         let inode = self.inodes.get(node).ok_or(Errno::ESTALE)?;
         inode.volume.check_reachable(cx)?;
-        Ok(inode.pin())
+        self.pin(cx.blocking, inode)
     }
 
     /// The inode of the directory `node`.

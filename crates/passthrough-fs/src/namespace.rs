@@ -1,3 +1,4 @@
+use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use fuse_fs::abi::{MkdirIn, MknodIn};
@@ -6,9 +7,10 @@ use fuse_fs::{Blocking, Context, Entry, Errno, Name, NodeId, Result, SymlinkTarg
 use rustix::fs::{AtFlags, FileType, Mode, RenameFlags as SysRenameFlags};
 
 use crate::PassthroughFs;
-use crate::attr::{decode_device, stat_fd};
+use crate::attr::{decode_device, identity, stat_fd, stat_name};
 use crate::inode_table::Kind;
 use crate::lookup::Guess;
+use crate::pin::Pinned;
 use crate::proc::FdName;
 
 /// Permission bits, SUID, SGID and the sticky bit of a mode.
@@ -99,9 +101,18 @@ impl PassthroughFs {
         // The bits are those of renameat2(2).
         let flags = SysRenameFlags::from_bits_retain(flags.bits());
         let (name, new_name) = (name.as_c_str(), new_name.as_c_str());
-        Ok(rustix::fs::renameat_with(
-            &from, name, &to, new_name, flags,
-        )?)
+        if !from.volume.reopening.needs_places() {
+            return Ok(rustix::fs::renameat_with(
+                &from, name, &to, new_name, flags,
+            )?);
+        }
+        let _renaming = self.moves.begin_rename();
+        rustix::fs::renameat_with(&from, name, &to, new_name, flags)?;
+        self.note_move((&from, name), (&to, new_name));
+        if flags.contains(SysRenameFlags::EXCHANGE) {
+            self.note_move((&to, new_name), (&from, name));
+        }
+        Ok(())
     }
 
     pub(crate) fn do_link(
@@ -122,10 +133,25 @@ impl PassthroughFs {
             AtFlags::SYMLINK_FOLLOW,
         )?;
         let stat = stat_fd(&inode)?;
-        if !self.inodes.claim_node(node, &inode) {
+        if !self.inodes.claim(node, &inode) {
             return Err(Errno::ESTALE.into());
         }
+        self.moves.seen(&inode.inode, &dir.inode, name.as_c_str());
+        // One that had no name, as a file made without one, could not be closed until now.
+        self.open_inodes.enqueue(&inode.inode);
         Ok(self.entry(&dir, node, &stat))
+    }
+
+    /// What was renamed is in another place now. The host may have put another file there since,
+    /// or the guest may not know it; then there is nothing to remember.
+    fn note_move(&self, from: (&Pinned, &CStr), to: (&Pinned, &CStr)) {
+        let Ok(stat) = stat_name(to.0, to.1) else {
+            return;
+        };
+        if let Some(known) = self.inodes.find(&identity(&stat)) {
+            self.moves.gone(&known.inode, &from.0.inode, from.1);
+            self.moves.seen(&known.inode, &to.0.inode, to.1);
+        }
     }
 
     /// Makes something that has no descriptor of its own, and looks it up. Should the host put
@@ -141,7 +167,7 @@ impl PassthroughFs {
         let dir = self.directory_inode(cx, parent)?;
         {
             // Nothing is made of which the guest could not be told.
-            let _room = self.permit()?;
+            self.check_room(&dir)?;
             let _as_caller = self.assume(cx, umask)?;
             make(dir.as_fd())?;
         }

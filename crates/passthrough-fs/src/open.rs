@@ -1,4 +1,5 @@
-use std::os::fd::OwnedFd;
+use std::ffi::CStr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 
 use fuse_fs::abi::{CreateIn, OpenIn, ReleaseIn};
@@ -12,11 +13,12 @@ use crate::attr::stat_fd;
 use crate::credentials::{KillPrivileges, lacks_fsetid};
 use crate::dir::Stream;
 use crate::handle_table::{OpenDirectory, OpenFile};
-use crate::inode_table::{Kind, Pinned};
+use crate::inode_table::Kind;
 use crate::lookup::{Guess, RESOLVE};
 use crate::namespace::permissions;
 use crate::open_flags::{Readable, durability};
-use crate::volume::Volume;
+use crate::open_inodes::KeptOpen;
+use crate::pin::Pinned;
 
 impl PassthroughFs {
     pub(crate) fn do_open(&self, cx: &Context<'_>, node: NodeId, args: &OpenIn) -> Result<Opened> {
@@ -29,10 +31,11 @@ impl PassthroughFs {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         let directory = OpenDirectory {
             node,
-            fd: self.proc.reopen(&inode, flags)?,
+            fd: self.open_again(&inode, flags)?,
             volume: Arc::clone(&inode.volume),
             stream: Mutex::new(Stream::new(&self.kept_entries)),
             _permit: self.permit()?,
+            _kept_open: self.keep_open(&inode)?,
         };
         let handle = self.handles.insert_directory(directory);
         Ok(Opened {
@@ -60,13 +63,15 @@ impl PassthroughFs {
             let _as_caller = self.assume(cx, args.umask)?;
             let mode = permissions(args.mode);
             let flags = host_flags | create;
-            rustix::fs::openat2(&dir, name.as_c_str(), flags, mode, RESOLVE)
+            self.with_descriptor(|| {
+                rustix::fs::openat2(&dir, name.as_c_str(), flags, mode, RESOLVE)
+            })
         };
         self.names.remember(parent, name);
         match made {
             Ok(fd) => {
                 self.label_created(cx, &dir, name, &fd)?;
-                self.adopt_created(cx, &dir, fd, host_flags)
+                self.adopt_created(cx, &dir, Some(name.as_c_str()), fd, host_flags)
             }
             Err(SysErrno::EXIST) if !is_exclusive(args) => self.open_existing(cx, &dir, name, args),
             Err(errno) => Err(errno.into()),
@@ -86,11 +91,12 @@ impl PassthroughFs {
         let fd = {
             let _room = (self.permit()?, self.permit()?);
             let _as_caller = self.assume(cx, args.umask)?;
-            rustix::fs::openat2(&dir, c".", flags, permissions(args.mode), RESOLVE)?
+            let mode = permissions(args.mode);
+            self.with_descriptor(|| rustix::fs::openat2(&dir, c".", flags, mode, RESOLVE))?
         };
         // Closed, it is gone.
         self.label_open(cx, &fd)?;
-        self.adopt_created(cx, &dir, fd, host_flags)
+        self.adopt_created(cx, &dir, None, fd, host_flags)
     }
 
     pub(crate) fn do_release(
@@ -134,13 +140,23 @@ impl PassthroughFs {
             Kind::Special => return Err(Errno::ENXIO.into()),
         }
         if cx.may_block() {
-            return self.proc.reopen(inode, flags);
+            return self.open_again(inode, flags);
         }
         // Does not wait until a lease on the file is given up (fcntl(2)).
-        match self.proc.reopen(inode, flags | OFlags::NONBLOCK) {
+        match self.open_again(inode, flags | OFlags::NONBLOCK) {
             Err(Error::Errno(Errno::EAGAIN)) => Err(Error::WouldBlock),
             result => result,
         }
+    }
+
+    /// Opens the inode of `fd` anew.
+    pub(crate) fn open_again(&self, fd: impl AsFd, flags: OFlags) -> Result<OwnedFd> {
+        Ok(self.with_descriptor(|| self.proc.reopen(&fd, flags))?)
+    }
+
+    /// Lets the inode have its descriptor for as long as it is open.
+    fn keep_open(&self, inode: &Pinned) -> Result<KeptOpen> {
+        self.open_inodes.keep(inode).ok_or(Errno::ENFILE.into())
     }
 
     fn open_file(
@@ -164,7 +180,7 @@ impl PassthroughFs {
             let _killing = KillPrivileges::begin(kill)?;
             self.reopen_readable(cx, inode, host_flags)?
         };
-        self.keep_open(node, fd, &inode.volume, host_flags, readable)
+        self.add_handle(node, fd, inode, host_flags, readable)
     }
 
     /// Opens a file for writing so that it can be read, too, where it has to be and may be.
@@ -222,15 +238,16 @@ impl PassthroughFs {
         &self,
         cx: &Context<'_>,
         dir: &Pinned,
+        name: Option<&CStr>,
         fd: OwnedFd,
         host_flags: OFlags,
     ) -> Result<(Entry, Opened)> {
         let stat: Statx = stat_fd(&fd)?;
-        let pin = self.proc.reopen(&fd, OFlags::PATH)?;
-        let node = self.adopt(dir, pin, &stat)?;
-        let kept = self.inode(cx, node).and_then(|inode| {
-            self.keep_open(node, fd, &inode.volume, host_flags, Readable::AsNeeded)
-        });
+        let pin = self.open_again(&fd, OFlags::PATH)?;
+        let node = self.adopt(dir, name, pin, &stat)?;
+        let kept = self
+            .inode(cx, node)
+            .and_then(|inode| self.add_handle(node, fd, &inode, host_flags, Readable::AsNeeded));
         match kept {
             Ok(opened) => Ok((self.entry(dir, node, &stat), opened)),
             Err(error) => {
@@ -240,24 +257,25 @@ impl PassthroughFs {
         }
     }
 
-    fn keep_open(
+    fn add_handle(
         &self,
         node: NodeId,
         fd: OwnedFd,
-        volume: &Arc<Volume>,
+        inode: &Pinned,
         host_flags: OFlags,
         readable: Readable,
     ) -> Result<Opened> {
         let handle = self.handles.insert_file(OpenFile {
             node,
             fd,
-            volume: Arc::clone(volume),
+            volume: Arc::clone(&inode.volume),
             durability: durability(host_flags),
             _permit: self.permit()?,
+            _kept_open: self.keep_open(inode)?,
         });
         Ok(Opened {
             handle: handle.map_err(|_full| Errno::ENFILE)?,
-            flags: self.file_flags(volume, host_flags, readable),
+            flags: self.file_flags(&inode.volume, host_flags, readable),
         })
     }
 }

@@ -50,15 +50,10 @@ impl ProcSelfFd {
     }
 
     /// Opens the inode of `fd` anew.
-    pub(crate) fn reopen(&self, fd: impl AsFd, flags: OFlags) -> Result<OwnedFd> {
-        let name = FdName::new(fd)?;
+    pub(crate) fn reopen(&self, fd: impl AsFd, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+        let name = FdName::new(fd).map_err(|_| rustix::io::Errno::BADF)?;
         let flags = flags | OFlags::CLOEXEC;
-        Ok(rustix::fs::openat(
-            &self.0,
-            name.as_c_str(),
-            flags,
-            Mode::empty(),
-        )?)
+        rustix::fs::openat(&self.0, name.as_c_str(), flags, Mode::empty())
     }
 
     pub(crate) fn dir(&self) -> &OwnedFd {

@@ -95,6 +95,11 @@ impl<T> Slab<T> {
 
     /// Removes all values, one at a time.
     pub(crate) fn clear(&self) {
+        self.remove_all_if(|_| true);
+    }
+
+    /// Removes the values for which `condition` holds, one at a time.
+    pub(crate) fn remove_all_if(&self, condition: impl Fn(&T) -> bool) {
         let end = self.lock_free().next;
         for index in 1..end {
             let Some(slot) = self.slot(index) else {
@@ -104,7 +109,7 @@ impl<T> Slab<T> {
                 .read()
                 .unwrap_or_else(PoisonError::into_inner)
                 .generation;
-            drop(self.remove_if(join(generation, index), |_| true));
+            drop(self.remove_if(join(generation, index), &condition));
         }
     }
 

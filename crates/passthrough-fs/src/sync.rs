@@ -41,7 +41,7 @@ impl PassthroughFs {
             Kind::Regular => OFlags::RDONLY,
             Kind::Symlink | Kind::Special => return Err(Errno::EBADF.into()),
         };
-        let fd = self.proc.reopen(&inode, flags)?;
+        let fd = self.open_again(&inode, flags)?;
         Ok(rustix::fs::syncfs(&fd)?)
     }
 }

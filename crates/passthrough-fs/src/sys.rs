@@ -1,7 +1,9 @@
 //! The system calls that have no safe wrapper.
 
-use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 
+use rustix::fs::{AtFlags, OFlags};
 use rustix::io::{Errno, Result};
 use rustix::ioctl::{Opcode, opcode};
 use rustix::thread::UnshareFlags;
@@ -87,6 +89,75 @@ fn done(result: libc::c_int) -> Result<()> {
         0.. => Ok(()),
         _ => Err(last_errno()),
     }
+}
+
+/// Most bytes of a file handle (`MAX_HANDLE_SZ`, name_to_handle_at(2)).
+pub(crate) const MAX_HANDLE: usize = 128;
+
+/// `struct file_handle` with room for the largest (name_to_handle_at(2)).
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct RawHandle {
+    pub(crate) len: u32,
+    pub(crate) kind: i32,
+    pub(crate) bytes: [u8; MAX_HANDLE],
+}
+
+/// The file handle of what `name` names in `dir` (name_to_handle_at(2)).
+pub(crate) fn name_to_handle_at(
+    dir: BorrowedFd<'_>,
+    name: &CStr,
+    flags: AtFlags,
+) -> Result<RawHandle> {
+    let mut handle = RawHandle {
+        len: MAX_HANDLE as u32,
+        kind: 0,
+        bytes: [0; MAX_HANDLE],
+    };
+    let mut mount: libc::c_int = 0;
+    // SAFETY: `name` ends with a NUL. The kernel reads `handle.len`, which is the size of
+    // `handle.bytes`, and writes at most that many bytes there; any bytes are valid for the fields.
+    // `mount` is writable. All of them outlive the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_name_to_handle_at,
+            dir.as_raw_fd(),
+            name.as_ptr(),
+            &raw mut handle,
+            &raw mut mount,
+            flags.bits() as libc::c_int,
+        )
+    };
+    if result == 0 {
+        Ok(handle)
+    } else {
+        Err(last_errno())
+    }
+}
+
+/// Opens the file of `handle` on the mount on which `mount` was opened, for more than O_PATH
+/// (open_by_handle_at(2)).
+pub(crate) fn open_by_handle_at(
+    mount: BorrowedFd<'_>,
+    handle: &RawHandle,
+    flags: OFlags,
+) -> Result<OwnedFd> {
+    // SAFETY: the kernel reads the two numbers and as many bytes after them as the first says, or
+    // fails where that is more than MAX_HANDLE, which is how many there are. It writes nothing.
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_open_by_handle_at,
+            mount.as_raw_fd(),
+            std::ptr::from_ref(handle),
+            flags.bits() as libc::c_int,
+        )
+    };
+    let fd = libc::c_int::try_from(fd).map_err(|_| Errno::BADF)?;
+    if fd < 0 {
+        return Err(last_errno());
+    }
+    // SAFETY: the descriptor was just opened, so that nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 fn last_errno() -> Errno {

@@ -1,8 +1,15 @@
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use fuse_fs::{Context, Error, Result};
+use rustix::fs::{OFlags, Statx, StatxFlags};
+
+use crate::attr::{identity, kind};
+use crate::config::InodeFileHandles;
+use crate::file_handle::FileHandle;
+use crate::inode_table::{Identity, Kind};
+use crate::proc::ProcSelfFd;
 
 /// Magic numbers of filesystems in memory (statfs(2)).
 const IN_MEMORY: [u32; 3] = [0x0102_1994, 0x8584_58f6, 0x9584_58f6];
@@ -33,11 +40,35 @@ pub(crate) enum Storage {
     Remote,
 }
 
-/// What is known of one of the host's filesystems that are part of the share.
+/// How an inode whose descriptor was closed is opened again.
+#[derive(Debug)]
+pub(crate) enum Reopening {
+    /// By its file handle, on the mount that this descriptor is on.
+    ByHandle(OwnedFd),
+    /// By its name, and only if it is the same as before.
+    ByName,
+    /// Not at all: there is no telling whether it is the same.
+    Never,
+}
+
+impl Reopening {
+    pub(crate) fn is_possible(&self) -> bool {
+        !matches!(self, Self::Never)
+    }
+
+    /// Whether it takes the places of inodes.
+    pub(crate) fn needs_places(&self) -> bool {
+        matches!(self, Self::ByName)
+    }
+}
+
+/// What is known of one of the host's mounts that are part of the share.
 #[derive(Debug)]
 pub(crate) struct Volume {
     dev: (u32, u32),
+    mount: u64,
     pub(crate) storage: Storage,
+    pub(crate) reopening: Reopening,
     /// RWF_NOWAIT worked so far, for reads and for writes.
     pub(crate) reads_without_waiting: Learned,
     pub(crate) writes_without_waiting: Learned,
@@ -61,32 +92,83 @@ impl Learned {
     }
 }
 
-/// The filesystems seen so far: one for each mounted device of the host, which the guest cannot
-/// add to.
-#[derive(Debug, Default)]
-pub(crate) struct Volumes(Mutex<Vec<Arc<Volume>>>);
+/// The mounts seen so far on which the guest knows an inode, which are as many as the host has at
+/// most. The others are let go, so that the host can unmount them.
+#[derive(Debug)]
+pub(crate) struct Volumes {
+    all: Mutex<Vec<Weak<Volume>>>,
+    file_handles: InodeFileHandles,
+}
 
 impl Volumes {
-    /// The filesystem on the device `dev`, on which `fd` was opened.
-    pub(crate) fn find(&self, dev: (u32, u32), fd: impl AsFd) -> Arc<Volume> {
-        if let Some(known) = self.known(dev) {
+    pub(crate) fn new(file_handles: InodeFileHandles) -> Self {
+        Self {
+            all: Mutex::default(),
+            file_handles,
+        }
+    }
+
+    /// The mount on which `fd` was opened, whose attributes are `stat`.
+    pub(crate) fn find(&self, fd: impl AsFd, stat: &Statx, proc: &ProcSelfFd) -> Arc<Volume> {
+        let identity = identity(stat);
+        if let Some(known) = known(&mut self.lock(), &identity) {
             return known;
         }
         let volume = Arc::new(Volume {
-            dev,
-            storage: storage(fd),
+            dev: identity.dev,
+            mount: identity.mount,
+            storage: storage(&fd),
+            reopening: self.reopening(fd, stat, proc),
             reads_without_waiting: Learned::new(),
             writes_without_waiting: Learned::new(),
         });
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.push(Arc::clone(&volume));
+        let mut all = self.lock();
+        // Another thread may have been faster.
+        if let Some(known) = known(&mut all, &identity) {
+            return known;
+        }
+        all.push(Arc::downgrade(&volume));
         volume
     }
 
-    fn known(&self, dev: (u32, u32)) -> Option<Arc<Volume>> {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.iter().find(|volume| volume.dev == dev).cloned()
+    fn reopening(&self, fd: impl AsFd, stat: &Statx, proc: &ProcSelfFd) -> Reopening {
+        let handle = FileHandle::of(&fd);
+        if self.file_handles != InodeFileHandles::Never
+            && let Ok(handle) = &handle
+            && let Some(mount) = open_for_handles(&fd, kind(stat), proc)
+            && handle.open(&mount).is_ok()
+        {
+            return Reopening::ByHandle(mount);
+        }
+        let can_be_told_apart = handle.is_ok() || stat.stx_mask & StatxFlags::BTIME.bits() != 0;
+        if self.file_handles != InodeFileHandles::Mandatory && can_be_told_apart {
+            Reopening::ByName
+        } else {
+            Reopening::Never
+        }
     }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Weak<Volume>>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The mount of `identity`. Drops those that nobody uses any more.
+fn known(all: &mut Vec<Weak<Volume>>, identity: &Identity) -> Option<Arc<Volume>> {
+    all.retain(|volume| volume.strong_count() != 0);
+    all.iter()
+        .filter_map(Weak::upgrade)
+        .find(|volume| volume.has(identity))
+}
+
+/// A descriptor as open_by_handle_at(2) wants it: any on the mount, but not one with O_PATH.
+fn open_for_handles(fd: impl AsFd, kind: Kind, proc: &ProcSelfFd) -> Option<OwnedFd> {
+    let flags = match kind {
+        Kind::Directory => OFlags::RDONLY | OFlags::DIRECTORY,
+        Kind::Regular => OFlags::RDONLY | OFlags::NONBLOCK,
+        Kind::Symlink | Kind::Special => return None,
+    };
+    proc.reopen(fd, flags).ok()
 }
 
 impl Volume {
@@ -106,8 +188,23 @@ impl Volume {
         Ok(())
     }
 
-    pub(crate) fn is_on(&self, dev: (u32, u32)) -> bool {
-        self.dev == dev
+    /// Whether the inode with this identity is on it.
+    pub(crate) fn has(&self, identity: &Identity) -> bool {
+        (self.dev, self.mount) == (identity.dev, identity.mount)
+    }
+
+    /// Why file handles do not work, if they do not. `fd` is on it.
+    pub(crate) fn check_handles(&self, fd: impl AsFd) -> rustix::io::Result<()> {
+        match self.reopening {
+            Reopening::ByHandle(_) => Ok(()),
+            // It has them, so that it is the capability that is missing.
+            _ => FileHandle::of(fd).and(Err(rustix::io::Errno::PERM)),
+        }
+    }
+
+    /// The number of the device (stat(2)).
+    pub(crate) fn dev(&self) -> (u32, u32) {
+        self.dev
     }
 
     pub(crate) fn is_in_memory(&self) -> bool {

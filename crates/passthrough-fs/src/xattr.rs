@@ -15,8 +15,8 @@ use crate::acl;
 use crate::attr::stat_fd;
 use crate::config::Xattr;
 use crate::credentials::own_umask_and_cwd;
-use crate::inode_table::Pinned;
 use crate::namespace::permissions;
+use crate::pin::Pinned;
 use crate::proc::FdName;
 use crate::xattr_map::{HostName, Refusal};
 

@@ -6,12 +6,29 @@ mod common;
 use common::*;
 use fuse_fs::abi::*;
 use fuse_fs::*;
+use passthrough_fs::{Config, InodeFileHandles, PassthroughFs};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 #[test]
 fn descriptors_run_out() {
-    a_guest_gets_no_more_descriptors_than_it_may_have();
+    for mode in [InodeFileHandles::Prefer, InodeFileHandles::Never] {
+        a_guest_gets_no_more_descriptors_than_it_may_have(mode);
+        a_big_tree_is_walked_with_few_descriptors(mode);
+    }
     running_out_of_descriptors_is_an_error_and_passes();
+}
+
+/// Lets this process have so many more descriptors than it has, while `test` runs.
+fn with_spare_descriptors(spare: u64, test: impl FnOnce()) {
+    let before = getrlimit(Resource::Nofile);
+    let in_use = std::fs::read_dir("/proc/self/fd").unwrap().count() as u64;
+    let limit = Rlimit {
+        current: Some(in_use + spare),
+        ..before
+    };
+    setrlimit(Resource::Nofile, limit).unwrap();
+    test();
+    setrlimit(Resource::Nofile, before).unwrap();
 }
 
 fn running_out_of_descriptors_is_an_error_and_passes() {
@@ -20,53 +37,44 @@ fn running_out_of_descriptors_is_an_error_and_passes() {
         std::fs::write(share.host(&format!("file-{n}")), "content").unwrap();
     }
     let dir = share.opendir(NodeId::ROOT);
-    let before = getrlimit(Resource::Nofile);
-    let in_use = std::fs::read_dir("/proc/self/fd").unwrap().count() as u64;
-    let limit = Rlimit {
-        current: Some(in_use + 20),
-        ..before
-    };
-    setrlimit(Resource::Nofile, limit).unwrap();
+    with_spare_descriptors(20, || {
+        // Inodes give theirs back, though the share does not know of the limit.
+        let nodes: Vec<_> = (0..100).map(|n| share.node(&format!("file-{n}"))).collect();
+        assert_eq!(share.list(dir, 4096, true).len(), 102);
+        // What is open does not.
+        let mut open = Vec::new();
+        let error = loop {
+            match share.open_node(nodes[open.len()], RDONLY) {
+                Ok(handle) => open.push(handle),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error, Errno::EMFILE.into());
+        assert!((5..=20).contains(&open.len()), "{}", open.len());
+        // All else goes on.
+        let create = share.create(&me(), "new", CreateIn::default());
+        assert_eq!(errno(create), Errno::EMFILE);
+        assert_eq!(share.attr(nodes[0]).size, 7);
+        assert_eq!(share.node("file-0"), nodes[0]);
+        assert_eq!(share.read((nodes[0], open[0]), 0, 9).unwrap(), b"content");
+        let all = share.list(dir, 4096, true);
+        assert_eq!(all.len(), 102, "listed, even if it cannot be looked up");
 
-    let mut found = Vec::new();
-    let error = loop {
-        match share.lookup(&format!("file-{}", found.len())) {
-            Ok(entry) => found.push(entry.node),
-            Err(error) => break error,
-        }
-    };
-    assert_eq!(error, Errno::EMFILE.into());
-    assert!((10..=30).contains(&found.len()), "{}", found.len());
-    // All else goes on.
-    assert_eq!(errno(share.open_node(found[0], RDONLY)), Errno::EMFILE);
-    let create = share.create(&me(), "new", CreateIn::default());
-    assert_eq!(errno(create), Errno::EMFILE);
-    assert_eq!(share.attr(found[0]).size, 7);
-    assert_eq!(
-        share.node("file-0"),
-        found[0],
-        "known, so it takes no descriptor"
-    );
-    // Entries are listed even where they cannot be looked up.
-    let all = share.list(dir, 4096, true);
-    let looked_up = all.iter().filter(|entry| entry.node != 0).count();
-    assert_eq!(all.len(), 102);
-    assert_eq!(looked_up, found.len());
-
-    share.fs.forget(found[0], u64::MAX);
-    let node = share.node("file-99");
-    assert_eq!(share.attr(node).size, 7);
-    setrlimit(Resource::Nofile, before).unwrap();
-    let handle = share.open_node(node, RDONLY).unwrap();
-    assert_eq!(share.read((node, handle), 0, 9).unwrap(), b"content");
+        share.release((nodes[0], open[0])).unwrap();
+        let handle = share.open_node(nodes[99], RDONLY).unwrap();
+        assert_eq!(share.read((nodes[99], handle), 0, 9).unwrap(), b"content");
+    });
 }
 
-fn a_guest_gets_no_more_descriptors_than_it_may_have() {
-    let share = Share::with(|config| config.max_descriptors(3));
+fn a_guest_gets_no_more_descriptors_than_it_may_have(mode: InodeFileHandles) {
+    let share = Share::with(|config| config.max_descriptors(3).inode_file_handles(mode));
     let file = share.file("file", b"content", RDONLY);
     let dir = share.opendir(NodeId::ROOT);
     std::fs::write(share.host("other"), "").unwrap();
-    assert_eq!(errno(share.lookup("other")), Errno::ENFILE);
+    // An inode takes one for a moment only.
+    let other = share.node("other");
+    assert_eq!(share.attr(other).size, 0);
+    assert_eq!(errno(share.open_node(other, RDONLY)), Errno::ENFILE);
     assert_eq!(errno(share.open_node(file.0, RDONLY)), Errno::ENFILE);
     // Found by a name that was never looked up.
     std::fs::hard_link(share.host("file"), share.host("same")).unwrap();
@@ -81,8 +89,8 @@ fn a_guest_gets_no_more_descriptors_than_it_may_have() {
         },
     );
     assert_eq!(errno(create), Errno::ENFILE);
-    assert_eq!(errno(share.mkdir(&me(), "new", 0o755)), Errno::ENFILE);
     assert!(!share.host("new").exists());
+    share.mkdir(&me(), "new", 0o755).unwrap();
     let opendir = share.fs.opendir(&me(), NodeId::ROOT, &OpenIn::default());
     assert_eq!(errno(opendir), Errno::ENFILE);
     assert_eq!(
@@ -90,13 +98,63 @@ fn a_guest_gets_no_more_descriptors_than_it_may_have() {
         file.0,
         "known, so it takes no descriptor"
     );
-    assert_eq!(share.list(dir, 4096, true).len(), 5);
+    assert_eq!(share.list(dir, 4096, true).len(), 6);
 
     share.release(file).unwrap();
-    let other = share.node("other");
-    share.fs.forget(other, 1);
-    share.open_node(file.0, RDONLY).unwrap();
+    share.open_node(other, RDONLY).unwrap();
     share.fs.destroy();
     share.file("file", b"content", RDONLY);
     share.opendir(NodeId::ROOT);
+}
+
+/// As `ls -lR` does it: lists each directory, with the attributes of what is in it, and stays in a
+/// directory until those below it are done. Then all files are read, which the guest knows already.
+fn a_big_tree_is_walked_with_few_descriptors(mode: InodeFileHandles) {
+    const DIRECTORIES: usize = 200;
+    const FILES: usize = 100;
+    let outer = tempfile::TempDir::new_in("/dev/shm").unwrap();
+    let path = outer.path().join("share");
+    let mut deepest = path.clone();
+    for _ in 0..DIRECTORIES {
+        std::fs::create_dir(&deepest).unwrap();
+        for file in 0..FILES {
+            std::fs::write(deepest.join(format!("file-{file}")), "content").unwrap();
+        }
+        // Long paths do not matter, as none is ever used here.
+        deepest.push("d");
+    }
+    with_spare_descriptors(300, || {
+        let config = Config::new(&path).inode_file_handles(mode);
+        let share = Share {
+            fs: PassthroughFs::new(config).unwrap(),
+            path: path.clone(),
+            outer,
+        };
+        let mut files = Vec::new();
+        let mut directories = vec![NodeId::ROOT];
+        while let Some(directory) = directories.pop() {
+            let open = share.opendir(directory);
+            for entry in share.list(open, 4096, true) {
+                match entry.name.as_str() {
+                    "." | ".." => {}
+                    "d" => directories.push(NodeId(entry.node)),
+                    _ => files.push(NodeId(entry.node)),
+                }
+            }
+            let release = ReleaseIn {
+                fh: open.1,
+                ..Default::default()
+            };
+            share.fs.releasedir(&me(), directory, &release).unwrap();
+        }
+        assert_eq!(files.len(), DIRECTORIES * FILES);
+        for (n, &node) in files.iter().enumerate() {
+            assert_eq!(share.attr(node).size, 7);
+            if n % 10 == 0 {
+                let handle = share.open_node(node, RDONLY).unwrap();
+                assert_eq!(share.read((node, handle), 0, 9).unwrap(), b"content");
+                share.release((node, handle)).unwrap();
+            }
+        }
+    });
 }

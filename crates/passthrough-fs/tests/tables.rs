@@ -5,6 +5,17 @@ mod common;
 use common::*;
 use fuse_fs::abi::*;
 use fuse_fs::*;
+use passthrough_fs::{Config, InodeFileHandles};
+use tempfile::TempDir;
+
+/// File handles take a descriptor of their own for each mount.
+fn no_file_handles(config: Config) -> Config {
+    config.inode_file_handles(InodeFileHandles::Never)
+}
+
+fn share() -> Share {
+    Share::with(no_file_handles)
+}
 
 /// Descriptors that this process has open below `share`.
 fn open_descriptors(share: &Share) -> usize {
@@ -23,7 +34,7 @@ fn assert_gone(share: &Share, node: NodeId) {
 
 #[test]
 fn a_node_lives_until_its_last_lookup_is_given_back() {
-    let share = Share::new();
+    let share = share();
     std::fs::write(share.host("file"), "").unwrap();
     let node = share.node("file");
     for _ in 0..4 {
@@ -43,7 +54,7 @@ fn a_node_lives_until_its_last_lookup_is_given_back() {
 
 #[test]
 fn everything_that_finds_a_node_counts_once() {
-    let share = Share::new();
+    let share = share();
     let name = cstr("file");
     let name = Name::new(&name).unwrap();
     let (entry, opened) = share
@@ -84,7 +95,7 @@ fn everything_that_finds_a_node_counts_once() {
 
 #[test]
 fn failures_count_nothing() {
-    let share = Share::new();
+    let share = share();
     let before = open_descriptors(&share);
     std::fs::create_dir(share.host("dir")).unwrap();
     assert_eq!(errno(share.lookup("absent")), Errno::ENOENT);
@@ -100,7 +111,7 @@ fn failures_count_nothing() {
 
 #[test]
 fn forgetting_too_much_is_forgetting_all() {
-    let share = Share::new();
+    let share = share();
     std::fs::write(share.host("file"), "").unwrap();
     let node = share.node("file");
     share.fs.forget(node, u64::MAX);
@@ -115,7 +126,7 @@ fn forgetting_too_much_is_forgetting_all() {
 
 #[test]
 fn lookups_and_forgets_of_one_node_race_without_a_loss() {
-    let share = Share::in_memory();
+    let share = Share::in_dir(TempDir::new_in("/dev/shm").unwrap(), no_file_handles);
     std::fs::write(share.host("file"), "").unwrap();
     std::thread::scope(|scope| {
         for _ in 0..4 {
@@ -134,7 +145,7 @@ fn lookups_and_forgets_of_one_node_race_without_a_loss() {
 
 #[test]
 fn a_name_that_stands_for_another_file_now_is_another_node() {
-    let share = Share::new();
+    let share = share();
     std::fs::write(share.host("name"), "first").unwrap();
     let first = share.node("name");
     assert_eq!(share.node("name"), first);
@@ -148,7 +159,7 @@ fn a_name_that_stands_for_another_file_now_is_another_node() {
 
 #[test]
 fn hard_links_are_one_node() {
-    let share = Share::new();
+    let share = share();
     std::fs::write(share.host("a"), "").unwrap();
     std::fs::hard_link(share.host("a"), share.host("b")).unwrap();
     assert_eq!(share.node("a"), share.node("b"));
@@ -156,7 +167,7 @@ fn hard_links_are_one_node() {
 
 #[test]
 fn handles_count_only_for_their_node_and_their_kind() {
-    let share = Share::new();
+    let share = share();
     let file = share.file("file", b"content", RDWR);
     let other = share.file("other", b"", RDWR);
     let dir = share.opendir(NodeId::ROOT);
@@ -213,7 +224,7 @@ fn handles_count_only_for_their_node_and_their_kind() {
 
 #[test]
 fn a_released_handle_is_closed_and_stays_wrong() {
-    let share = Share::new();
+    let share = share();
     let file = share.file("file", b"content", RDWR);
     let before = open_descriptors(&share);
     share.release(file).unwrap();
@@ -229,7 +240,7 @@ fn a_released_handle_is_closed_and_stays_wrong() {
 
 #[test]
 fn the_end_of_a_session_closes_everything_but_the_root() {
-    let share = Share::new();
+    let share = share();
     let file = share.file("file", b"content", RDWR);
     let dir = share.opendir(NodeId::ROOT);
     share.fs.destroy();

@@ -114,7 +114,7 @@ pub fn errno<T: std::fmt::Debug>(result: Result<T>) -> Errno {
 pub struct Share {
     pub fs: PassthroughFs,
     pub path: PathBuf,
-    _outer: TempDir,
+    pub outer: TempDir,
 }
 
 impl Share {
@@ -137,11 +137,7 @@ impl Share {
         std::fs::create_dir(&path).unwrap();
         std::fs::write(outer.path().join("secret"), "secret").unwrap();
         let fs = PassthroughFs::new(configure(Config::new(&path))).unwrap();
-        Self {
-            fs,
-            path,
-            _outer: outer,
-        }
+        Self { fs, path, outer }
     }
 
     pub fn host(&self, name: &str) -> PathBuf {

@@ -1,0 +1,90 @@
+use std::ffi::CStr;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{AtFlags, OFlags};
+use rustix::io::{Errno, Result};
+
+use crate::sys::{MAX_HANDLE, RawHandle, name_to_handle_at, open_by_handle_at};
+
+/// What tells an inode from all that its filesystem ever had (open_by_handle_at(2)): its number,
+/// as a rule, and a generation, so that an inode that was given the same number has another one.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct FileHandle {
+    kind: i32,
+    bytes: Box<[u8]>,
+}
+
+impl FileHandle {
+    /// The handle of an open file, O_PATH included. EOPNOTSUPP where the filesystem has none.
+    pub(crate) fn of(fd: impl AsFd) -> Result<Self> {
+        name_to_handle_at(fd.as_fd(), c"", AtFlags::EMPTY_PATH).and_then(Self::new)
+    }
+
+    /// The handle of what `name` names in `dir`, a symbolic link included.
+    pub(crate) fn of_name(dir: impl AsFd, name: &CStr) -> Result<Self> {
+        name_to_handle_at(dir.as_fd(), name, AtFlags::empty()).and_then(Self::new)
+    }
+
+    /// Opens the file with O_PATH on the mount that `mount` is on. EPERM without
+    /// CAP_DAC_READ_SEARCH, ESTALE where the file is gone.
+    pub(crate) fn open(&self, mount: impl AsFd) -> Result<OwnedFd> {
+        let mut raw = RawHandle {
+            len: u32::try_from(self.bytes.len()).map_err(|_| Errno::STALE)?,
+            kind: self.kind,
+            bytes: [0; MAX_HANDLE],
+        };
+        let bytes = raw.bytes.get_mut(..self.bytes.len());
+        bytes.ok_or(Errno::STALE)?.copy_from_slice(&self.bytes);
+        open_by_handle_at(mount.as_fd(), &raw, OFlags::PATH | OFlags::CLOEXEC)
+    }
+
+    fn new(raw: RawHandle) -> Result<Self> {
+        let len = usize::try_from(raw.len).map_err(|_| Errno::OVERFLOW)?;
+        Ok(Self {
+            kind: raw.kind,
+            bytes: raw.bytes.get(..len).ok_or(Errno::OVERFLOW)?.into(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_inode_with_a_reused_number_has_another_handle() {
+        let dir = tempfile::TempDir::new_in("/dev/shm").unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, "").unwrap();
+        let file = std::fs::File::open(&path).unwrap();
+        let handle = FileHandle::of(&file).unwrap();
+        assert_eq!(FileHandle::of(&file).unwrap(), handle);
+        let dir_fd = std::fs::File::open(dir.path()).unwrap();
+        assert_eq!(FileHandle::of_name(&dir_fd, c"file").unwrap(), handle);
+        drop(file);
+        for _ in 0..100 {
+            std::fs::remove_file(&path).unwrap();
+            std::fs::write(&path, "").unwrap();
+            assert_ne!(FileHandle::of_name(&dir_fd, c"file").unwrap(), handle);
+        }
+    }
+
+    #[test]
+    fn a_file_is_opened_by_its_handle_until_it_is_gone() {
+        let dir = tempfile::TempDir::new_in("/dev/shm").unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, "").unwrap();
+        let dir_fd = std::fs::File::open(dir.path()).unwrap();
+        let handle = FileHandle::of_name(&dir_fd, c"file").unwrap();
+        match handle.open(&dir_fd) {
+            Ok(fd) => assert_eq!(FileHandle::of(fd).unwrap(), handle),
+            Err(errno) => {
+                assert_eq!(errno, Errno::PERM);
+                eprintln!("skipped: needs CAP_DAC_READ_SEARCH");
+                return;
+            }
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(handle.open(&dir_fd).unwrap_err(), Errno::STALE);
+    }
+}

@@ -1,0 +1,155 @@
+//! The descriptors that are open for the guest, and which of them are closed to make room.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use crate::budget::{Budget, Permit};
+use crate::inode_table::Inode;
+use crate::pin::{Pinned, Room, Verdict};
+
+/// Most descriptors that are looked at to find one to close, so that no request takes for ever.
+/// The next one goes on from there.
+const MAX_JUDGED: usize = 4096;
+/// Entries of the queue that are there before those of inodes that are gone are looked for.
+const MIN_PURGED: usize = 1024;
+
+/// Counts what is open for the guest, and knows the inodes whose descriptors can be closed.
+///
+/// Which one is closed is decided by second chance: the one that was opened first, unless it was
+/// used since it was last its turn.
+#[derive(Debug)]
+pub(crate) struct OpenInodes {
+    inodes: Budget,
+    descriptors: Budget,
+    queue: Arc<Queue>,
+}
+
+impl OpenInodes {
+    /// At most `inodes` descriptors of inodes, and `descriptors` of inodes and handles together.
+    pub(crate) fn new(inodes: usize, descriptors: usize) -> Self {
+        Self {
+            inodes: Budget::new(inodes),
+            descriptors: Budget::new(descriptors),
+            queue: Arc::default(),
+        }
+    }
+
+    /// Room for a handle, for which an inode may have to give up its descriptor.
+    pub(crate) fn permit(&self) -> Option<Permit> {
+        let free = self.descriptors.take();
+        free.or_else(|| self.evict().map(|room| room.into_permits().1))
+    }
+
+    /// Room for the descriptor of an inode, for which another may have to give up its own.
+    pub(crate) fn room(&self) -> Option<Room> {
+        let inode = self.inodes.take();
+        if inode.is_some()
+            && let Some(descriptor) = self.descriptors.take()
+        {
+            return Some(Room::new(inode, descriptor));
+        }
+        let (evicted, descriptor) = self.evict()?.into_permits();
+        Some(Room::new(Some(inode.or(evicted)?), descriptor))
+    }
+
+    /// Closes the descriptor of an inode that can be found again, and returns the room it took.
+    pub(crate) fn evict(&self) -> Option<Room> {
+        let turns = self.queue.lock().inodes.len().saturating_mul(2);
+        (0..turns.min(MAX_JUDGED)).find_map(|_| self.queue.close(&self.queue.next()?))
+    }
+
+    /// The descriptor of `inode`, if it is open, may be closed to make room.
+    pub(crate) fn enqueue(&self, inode: &Arc<Inode>) {
+        self.queue.enqueue(inode);
+    }
+
+    /// Keeps the descriptor of `inode` open for a handle of it. None if it has no room to stay.
+    pub(crate) fn keep(&self, inode: &Pinned) -> Option<KeptOpen> {
+        if !inode.pin.add_handle() {
+            let room = Room::new(None, self.permit()?);
+            inode.pin.add_handle_with(&inode.descriptor, room);
+        }
+        Some(KeptOpen {
+            inode: Arc::clone(&inode.inode),
+            queue: Arc::clone(&self.queue),
+        })
+    }
+}
+
+/// Keeps the descriptor of an inode open while a handle of it is.
+#[derive(Debug)]
+pub(crate) struct KeptOpen {
+    inode: Arc<Inode>,
+    queue: Arc<Queue>,
+}
+
+impl Drop for KeptOpen {
+    fn drop(&mut self) {
+        self.inode.pin.remove_handle();
+        if self.inode.pin.is_surplus() && self.queue.close(&self.inode).is_some() {
+            return;
+        }
+        self.queue.enqueue(&self.inode);
+    }
+}
+
+/// Inodes whose descriptors may be closed, each of them once. Those that are gone stay until it is
+/// their turn, or until there are too many of them.
+#[derive(Debug, Default)]
+struct Queue(Mutex<Entries>);
+
+#[derive(Debug, Default)]
+struct Entries {
+    inodes: VecDeque<Weak<Inode>>,
+    /// Entries at which those that are gone are looked for.
+    purge_at: usize,
+}
+
+impl Queue {
+    fn enqueue(&self, inode: &Arc<Inode>) {
+        if inode.volume.reopening.is_possible() && inode.pin.enqueue() {
+            self.push(inode);
+        }
+    }
+
+    /// Closes the descriptor of an inode that is not in the queue, if nothing is against it.
+    fn close(&self, inode: &Arc<Inode>) -> Option<Room> {
+        match inode.pin.judge() {
+            Verdict::Later => self.push(inode),
+            Verdict::No => {}
+            Verdict::Perhaps(descriptor) => {
+                // What cannot be found again stays as it is until it is looked up anew.
+                if inode.prepare_to_close(&*descriptor) {
+                    match inode.pin.close(descriptor) {
+                        Some(closed) => return closed.into_room(),
+                        None => self.enqueue(inode),
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    fn push(&self, inode: &Arc<Inode>) {
+        let mut queue = self.lock();
+        if queue.inodes.len() >= queue.purge_at.max(MIN_PURGED) {
+            queue.inodes.retain(|inode| inode.strong_count() != 0);
+            queue.purge_at = queue.inodes.len().saturating_mul(2);
+        }
+        queue.inodes.push_back(Arc::downgrade(inode));
+    }
+
+    /// Takes out the next one that is still there.
+    fn next(&self) -> Option<Arc<Inode>> {
+        let mut queue = self.lock();
+        loop {
+            if let Some(inode) = queue.inodes.pop_front()?.upgrade() {
+                return Some(inode);
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Entries> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
