@@ -34,6 +34,9 @@ struct Args {
     /// Another option of our daemon, such as --cache=never; may be repeated.
     #[arg(long = "with", allow_hyphen_values = true)]
     with: Vec<String>,
+    /// Another option of the reference daemon; may be repeated.
+    #[arg(long, allow_hyphen_values = true)]
+    peer_with: Vec<String>,
     /// Where the shared directories are made. Default: the directory for temporary files.
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -80,7 +83,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<(), Error> {
-    let ours = Program::ours(args.ours.clone(), ours_arguments(args));
+    let ours = Program::ours(args.ours.clone(), arguments(&args.with));
     if args.bench && !ours.path.exists() {
         eprintln!("syscalls: skipped: needs our daemon: {}", ours.remedy);
         return Ok(());
@@ -126,9 +129,9 @@ impl Args {
     }
 }
 
-fn ours_arguments(args: &Args) -> Vec<String> {
+fn arguments(more: &[String]) -> Vec<String> {
     let mut arguments = vec![String::from("--xattr")];
-    arguments.extend(args.with.iter().cloned());
+    arguments.extend(more.iter().cloned());
     arguments
 }
 
@@ -139,11 +142,9 @@ fn contenders(args: &Args, ours: Program) -> Vec<(&'static str, Program)> {
             ("reference, file handles", "prefer"),
             ("reference, descriptors", "never"),
         ] {
-            let handles = format!("--inode-file-handles={handles}");
-            all.push((
-                heading,
-                Program::peer(peer.clone(), vec!["--xattr".into(), handles]),
-            ));
+            let mut arguments = arguments(&args.peer_with);
+            arguments.push(format!("--inode-file-handles={handles}"));
+            all.push((heading, Program::peer(peer.clone(), arguments)));
         }
     }
     all

@@ -1,8 +1,8 @@
 use std::ffi::CStr;
 use std::fs;
 
-use fuse_wire::abi::{CopyFileRangeIn, OpenOut, SetattrIn, StatxIn};
-use fuse_wire::flags::{FsyncFlags, RenameFlags, SetattrValid};
+use fuse_wire::abi::{CopyFileRangeIn, OpenOut, SetattrIn, StatxIn, WriteIn};
+use fuse_wire::flags::{FsyncFlags, RenameFlags, SetattrValid, WriteFlags};
 use fuse_wire::{Errno, Handle, NodeId, Operation};
 use virtio_fs_guest::{Error as GuestError, Mount, Payload};
 
@@ -30,7 +30,7 @@ pub(crate) struct Row {
 }
 
 /// All of them.
-pub(crate) const ROWS: [Row; 46] = [
+pub(crate) const ROWS: [Row; 50] = [
     row("LOOKUP, new", |site| {
         let name = site.name();
         fs::write(site.host(&name), b"")?;
@@ -89,9 +89,29 @@ pub(crate) const ROWS: [Row; 46] = [
             mount.read(node, file.fh, 4096, &mut [0; 8192]).map(drop)
         })
     }),
+    row("READ, across the end", |site| {
+        with_open(site, |mount, node, file| {
+            mount.read(node, file.fh, 0, &mut [0; 8192]).map(drop)
+        })
+    }),
     row("WRITE", |site| {
         with_open(site, |mount, node, file| {
             mount.write(node, file.fh, 0, &[1; 4096]).map(drop)
+        })
+    }),
+    row("WRITE that clears SUID", |site| {
+        with_open(site, |mount, node, file| {
+            let args = WriteIn {
+                fh: file.fh,
+                size: 4096,
+                write_flags: WriteFlags::KILL_SUIDGID,
+                ..WriteIn::default()
+            };
+            let payload = Payload::Copied(&[1; 4096]);
+            mount
+                .call(node, Operation::Write(args), payload)?
+                .result()?;
+            Ok(())
         })
     }),
     row("FSYNC", |site| {
@@ -104,27 +124,11 @@ pub(crate) const ROWS: [Row; 46] = [
             mount.lseek(node, file.fh, 0, SEEK_DATA).map(drop)
         })
     }),
-    row("FALLOCATE", |site| {
-        with_open(site, |mount, node, file| {
-            mount.fallocate(node, file.fh, 0..100_000, 0)
-        })
-    }),
-    row("COPY_FILE_RANGE", |site| {
-        let (_, to) = site.file(b"")?;
-        let fh_out = site.mount.open(to, RDWR)?.fh;
-        with_open(site, |mount, node, file| {
-            let args = CopyFileRangeIn {
-                fh_in: file.fh,
-                off_in: 0,
-                nodeid_out: to,
-                fh_out,
-                off_out: 0,
-                len: 4096,
-                flags: 0,
-            };
-            mount.copy_file_range(node, args).map(drop)
-        })?;
-        Ok(site.mount.release(to, fh_out)?)
+    row("FALLOCATE by root", fallocate),
+    row("FALLOCATE by another user", |site| as_user(site, fallocate)),
+    row("COPY_FILE_RANGE by root", copy_file_range),
+    row("COPY_FILE_RANGE by another user", |site| {
+        as_user(site, copy_file_range)
     }),
     row("CREATE by root", create),
     row("CREATE by another user", |site| as_user(site, create)),
@@ -287,6 +291,30 @@ fn with_open(
     let opened = site.mount.open(node, RDWR)?;
     site.during(|mount| part(mount, node, opened))?;
     Ok(site.mount.release(node, opened.fh)?)
+}
+
+fn fallocate(site: &mut Site) -> Result<(), Failure> {
+    with_open(site, |mount, node, file| {
+        mount.fallocate(node, file.fh, 0..100_000, 0)
+    })
+}
+
+fn copy_file_range(site: &mut Site) -> Result<(), Failure> {
+    let (_, to) = site.file(b"")?;
+    let fh_out = site.mount.open(to, RDWR)?.fh;
+    with_open(site, |mount, node, file| {
+        let args = CopyFileRangeIn {
+            fh_in: file.fh,
+            off_in: 0,
+            nodeid_out: to,
+            fh_out,
+            off_out: 0,
+            len: 4096,
+            flags: 0,
+        };
+        mount.copy_file_range(node, args).map(drop)
+    })?;
+    Ok(site.mount.release(to, fh_out)?)
 }
 
 fn create(site: &mut Site) -> Result<(), Failure> {
