@@ -225,7 +225,8 @@ pub trait FileSystem: Send + Sync {
         Err(Errno::ENOSYS.into())
     }
 
-    /// Creates and opens a file without a name on the filesystem of the directory `parent`.
+    /// Creates and opens a file without a name on the filesystem of the directory `parent`. What the
+    /// entry says of how long its name is valid is not used.
     ///
     /// # Errors
     /// As open(2) with O_TMPFILE.

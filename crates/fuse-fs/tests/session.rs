@@ -12,7 +12,7 @@ use fuse_fs::{
     XattrName,
 };
 use fuse_wire::{LookupName, MAX_ARGUMENTS, Opcode, Operation};
-use zerocopy::IntoBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 /// Sends one request of each operation that is part of a session, in a session of its own.
 fn each_opcode(config: SessionConfig, check: impl Fn(Opcode, Answer, Vec<String>)) {
@@ -41,6 +41,18 @@ fn every_operation_reaches_the_filesystem() {
             answer.body();
         }
     });
+}
+
+/// Linux would look up the name "/" when the time is up, and overlayfs would lose a file that it has
+/// copied up.
+#[test]
+fn the_name_of_a_nameless_file_is_valid_for_ever() {
+    let session = Session::new(Probe::default());
+    let guest = Guest::begun(&session);
+    let body = guest.ask(NodeId(7), operation(Opcode::TmpFile)).body();
+    let (entry, _) = EntryOut::read_from_prefix(&body).unwrap();
+    assert!(entry.entry_valid > 100 * 365 * 24 * 3600);
+    assert_eq!((entry.attr_valid, entry.attr_valid_nsec), (0, 0));
 }
 
 #[test]

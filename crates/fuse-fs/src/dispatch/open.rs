@@ -1,5 +1,7 @@
 //! Opening and creating files.
 
+use std::time::Duration;
+
 use fuse_wire::abi::{CreateIn, OpenIn};
 use fuse_wire::{Errno, Name, Reply};
 use rustix::fs::OFlags;
@@ -24,6 +26,11 @@ const NOT_IN_OPEN: OFlags = OFlags::CREATE
 const NOT_IN_CREATE: OFlags = NAMELESS.union(OFlags::PATH);
 /// Those of TMPFILE.
 const NOT_IN_TMPFILE: OFlags = OFlags::PATH;
+
+/// How long a guest may believe that a file without a name has none: for ever. Linux gives it a
+/// dentry called "/", which overlayfs goes on using when it has linked the file; when its time is up,
+/// Linux would look that name up, find no such thing, and take the file for stale.
+const NAMELESS_VALID: Duration = Duration::from_secs(u32::MAX as u64);
 
 pub(super) fn open<F: FileSystem>(
     call: &Call<'_, F>,
@@ -69,8 +76,9 @@ pub(super) fn tmpfile<F: FileSystem>(
     room: &mut Room<'_>,
 ) -> Answer {
     check_flags(args.flags, NOT_IN_TMPFILE)?;
-    let created = call.fs.tmpfile(&call.cx, call.node, args)?;
-    created_reply(call, created, room)
+    let (mut entry, opened) = call.fs.tmpfile(&call.cx, call.node, args)?;
+    entry.entry_valid = NAMELESS_VALID;
+    created_reply(call, (entry, opened), room)
 }
 
 fn created_reply<F: FileSystem>(
