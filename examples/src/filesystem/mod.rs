@@ -2,6 +2,7 @@
 //! serves one has.
 
 mod extras;
+mod inodes;
 mod options;
 mod privileges;
 

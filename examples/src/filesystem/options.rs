@@ -4,9 +4,9 @@ use clap::{Args, ValueEnum};
 use fuse_fs::{Access, SessionConfig};
 use passthrough_fs::{CachePolicy, Config};
 
-use super::privileges::PrivilegeOptions;
-
 use super::extras::ExtraOptions;
+use super::inodes::InodeOptions;
+use super::privileges::PrivilegeOptions;
 
 /// What of a directory is shared, and how.
 #[derive(Debug, Args)]
@@ -24,6 +24,9 @@ pub(crate) struct FilesystemOptions {
 
     #[command(flatten)]
     extras: ExtraOptions,
+
+    #[command(flatten)]
+    inodes: InodeOptions,
 }
 
 /// What the guest may cache, and for how long.
@@ -46,7 +49,7 @@ impl FilesystemOptions {
         let config = Config::new(root)
             .cache(self.cache.into())
             .extras(self.extras.chosen());
-        self.privileges.apply(config)
+        self.inodes.apply(self.privileges.apply(config))
     }
 
     /// Whether every change is refused.
