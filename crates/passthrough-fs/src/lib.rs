@@ -179,6 +179,7 @@ mod slab;
 mod sync;
 #[allow(unsafe_code)]
 mod sys;
+mod undo;
 mod volume;
 mod xattr;
 mod xattr_map;

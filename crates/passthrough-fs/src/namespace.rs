@@ -12,6 +12,7 @@ use crate::inode_table::Kind;
 use crate::lookup::Guess;
 use crate::pin::Pinned;
 use crate::proc::FdName;
+use crate::undo::undo_unseen;
 
 /// Permission bits, SUID, SGID and the sticky bit of a mode.
 const PERMISSIONS: u32 = 0o7777;
@@ -172,10 +173,11 @@ impl PassthroughFs {
             make(dir.as_fd())?;
         }
         let found = self.find(&dir, name, Guess::Unknown, Blocking::Allowed);
-        if self.has_labels(cx) {
-            self.label_made(cx, &dir, name, &found)?;
-        }
-        let (node, stat) = found?;
+        let (node, stat) = found.inspect_err(|error| undo_unseen(&dir, name, error))?;
+        self.label_node(cx, node).inspect_err(|error| {
+            undo_unseen(&dir, name, error);
+            self.inodes.forget(node, 1);
+        })?;
         self.names.remember(parent, name);
         Ok(self.entry(&dir, node, &stat))
     }

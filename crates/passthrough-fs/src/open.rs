@@ -19,6 +19,7 @@ use crate::namespace::permissions;
 use crate::open_flags::{Readable, durability};
 use crate::open_inodes::KeptOpen;
 use crate::pin::Pinned;
+use crate::undo::undo;
 
 impl PassthroughFs {
     pub(crate) fn do_open(&self, cx: &Context<'_>, node: NodeId, args: &OpenIn) -> Result<Opened> {
@@ -70,8 +71,11 @@ impl PassthroughFs {
         self.names.remember(parent, name);
         match made {
             Ok(fd) => {
-                self.label_created(cx, &dir, name, &fd)?;
-                self.adopt_created(cx, &dir, Some(name.as_c_str()), fd, host_flags)
+                let stat = stat_fd(&fd)?;
+                let told = self.label_open(cx, &fd).and_then(|()| {
+                    self.adopt_created(cx, &dir, Some(name.as_c_str()), fd, &stat, host_flags)
+                });
+                told.inspect_err(|error| undo(&dir, name, &stat, error))
             }
             Err(SysErrno::EXIST) if !is_exclusive(args) => self.open_existing(cx, &dir, name, args),
             Err(errno) => Err(errno.into()),
@@ -96,7 +100,8 @@ impl PassthroughFs {
         };
         // Closed, it is gone.
         self.label_open(cx, &fd)?;
-        self.adopt_created(cx, &dir, None, fd, host_flags)
+        let stat = stat_fd(&fd)?;
+        self.adopt_created(cx, &dir, None, fd, &stat, host_flags)
     }
 
     pub(crate) fn do_release(
@@ -240,16 +245,16 @@ impl PassthroughFs {
         dir: &Pinned,
         name: Option<&CStr>,
         fd: OwnedFd,
+        stat: &Statx,
         host_flags: OFlags,
     ) -> Result<(Entry, Opened)> {
-        let stat: Statx = stat_fd(&fd)?;
         let pin = self.open_again(&fd, OFlags::PATH)?;
-        let node = self.adopt(dir, name, pin, &stat)?;
+        let node = self.adopt(dir, name, pin, stat)?;
         let kept = self
             .inode(cx, node)
             .and_then(|inode| self.add_handle(node, fd, &inode, host_flags, Readable::AsNeeded));
         match kept {
-            Ok(opened) => Ok((self.entry(dir, node, &stat), opened)),
+            Ok(opened) => Ok((self.entry(dir, node, stat), opened)),
             Err(error) => {
                 self.inodes.forget(node, 1);
                 Err(error)
