@@ -97,7 +97,10 @@ impl PassthroughFs {
         let cached = args.write_flags.contains(WriteFlags::CACHE);
         let append = OFlags::from_bits_retain(args.flags).contains(OFlags::APPEND);
         flags.set(IoFlags::APPEND, append && !cached);
-        self.drop_capabilities(&file.fd)?;
+        // Of what it caches, the guest's kernel has taken them away by itself, when it was written to.
+        if !cached {
+            self.drop_capabilities(&file.fd)?;
+        }
         let kill = args.write_flags.contains(WriteFlags::KILL_SUIDGID);
         let _killing = KillPrivileges::begin(kill)?;
         match file.durability {
