@@ -10,7 +10,8 @@ use crate::{CachePolicy, PassthroughFs};
 bitflags::bitflags! {
     /// What a share does besides, where it is asked to ([`Config::extras`](crate::Config::extras)).
     ///
-    /// Each means what the option of the same name means to the reference daemon.
+    /// Each means what the option of the same name means to the reference daemon; it has none for
+    /// locks any more.
     #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
     pub struct Extras: u32 {
         /// The guest collects writes in its page cache and sends them later, and owns the size and
@@ -26,6 +27,11 @@ bitflags::bitflags! {
         const PRESERVE_NOATIME = 1 << 3;
         /// Directories are listed without the attributes of their entries.
         const NO_READDIRPLUS = 1 << 4;
+        /// POSIX locks of the guest (fcntl(2)) are taken on the host, where they exclude others.
+        /// Else they are its own kernel's, and only its own processes heed them.
+        const POSIX_LOCK = 1 << 5;
+        /// flock(2) locks of the guest are taken on the host, where they exclude others.
+        const FLOCK = 1 << 6;
     }
 }
 
@@ -64,6 +70,8 @@ impl PassthroughFs {
         };
         ask(Extras::WRITEBACK, InitFlags::WRITEBACK_CACHE);
         ask(Extras::ALLOW_MMAP, InitFlags::DIRECT_IO_ALLOW_MMAP);
+        ask(Extras::POSIX_LOCK, InitFlags::POSIX_LOCKS);
+        ask(Extras::FLOCK, InitFlags::FLOCK_LOCKS);
         self.agreed.set(agreed);
         if self.cache == CachePolicy::Never {
             return;

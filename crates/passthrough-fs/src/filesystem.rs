@@ -3,8 +3,9 @@
 use std::sync::atomic::Ordering;
 
 use fuse_fs::abi::{
-    AccessIn, CopyFileRangeIn, CreateIn, FallocateIn, FlushIn, FsyncIn, IoctlIn, IoctlOut, Kstatfs,
-    LseekIn, MkdirIn, MknodIn, OpenIn, ReadIn, ReleaseIn, SetattrIn, StatxIn, WriteIn,
+    AccessIn, CopyFileRangeIn, CreateIn, FallocateIn, FileLock, FlushIn, FsyncIn, IoctlIn,
+    IoctlOut, Kstatfs, LkIn, LseekIn, MkdirIn, MknodIn, OpenIn, ReadIn, ReleaseIn, SetattrIn,
+    StatxIn, WriteIn,
 };
 use fuse_fs::flags::{InitFlags, RenameFlags, SetxattrFlags};
 use fuse_fs::{
@@ -41,6 +42,7 @@ impl FileSystem for PassthroughFs {
 
     fn destroy(&self) {
         self.handles.clear();
+        self.locks.clear();
         self.inodes.clear();
     }
 
@@ -272,6 +274,22 @@ impl FileSystem for PassthroughFs {
         args: &CopyFileRangeIn,
     ) -> Result<u64> {
         self.do_copy_file_range(cx, node, args)
+    }
+
+    fn getlk(&self, cx: &Context<'_>, node: NodeId, args: &LkIn) -> Result<FileLock> {
+        self.do_getlk(cx, node, args)
+    }
+
+    fn setlk(&self, cx: &Context<'_>, node: NodeId, args: &LkIn, wait: bool) -> Result<()> {
+        self.do_setlk(cx, node, args, wait)
+    }
+
+    fn interrupt(&self, unique: u64) {
+        self.locks.waits.interrupt(unique);
+    }
+
+    fn cancel_waits(&self) {
+        self.locks.waits.cancel();
     }
 
     fn ioctl(

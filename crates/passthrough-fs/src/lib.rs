@@ -165,6 +165,7 @@ mod inode_table;
 mod io;
 mod ioctl;
 mod labels;
+mod locks;
 mod lookup;
 mod name_hints;
 mod namespace;
@@ -198,6 +199,7 @@ use crate::handle_table::HandleTable;
 use crate::ids::Ids;
 use crate::inode_number::InodeNumbers;
 use crate::inode_table::{Inode, InodeTable};
+use crate::locks::LockTable;
 use crate::name_hints::NameHints;
 use crate::open_inodes::OpenInodes;
 use crate::pin::{Descriptor, Pin};
@@ -220,6 +222,7 @@ const OWN_DESCRIPTORS: usize = 64;
 pub struct PassthroughFs {
     inodes: InodeTable,
     handles: HandleTable,
+    locks: LockTable,
     names: NameHints,
     volumes: Volumes,
     proc: ProcSelfFd,
@@ -304,6 +307,7 @@ impl PassthroughFs {
         Ok(Self {
             inodes: InodeTable::new(root),
             handles: HandleTable::new(),
+            locks: LockTable::new(),
             names: NameHints::new(),
             volumes,
             proc,

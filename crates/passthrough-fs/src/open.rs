@@ -113,7 +113,10 @@ impl PassthroughFs {
         // Closing a file of a network filesystem writes back what is left.
         self.file(args.fh, node)?.volume.check_reachable(cx)?;
         match self.handles.remove_file(args.fh, node) {
-            Some(_closed_here) => Ok(()),
+            Some(closed_here) => {
+                self.unlock_at_release(&closed_here, args);
+                Ok(())
+            }
             None => Err(Errno::EBADF.into()),
         }
     }

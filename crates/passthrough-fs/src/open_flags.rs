@@ -77,11 +77,12 @@ impl PassthroughFs {
             flags.remove(OpenOutFlags::KEEP_CACHE);
         }
         // No FLUSH at each close(2) where that could do nothing: the host's filesystem has nothing
-        // to report, and the guest has no changed pages to write back, as the file is open for
-        // reading only or cannot be mapped shared.
+        // to report, no locks are to be dropped, and the guest has no changed pages to write back,
+        // as the file is open for reading only or cannot be mapped shared.
         let read_only = access_mode(host_flags) == OFlags::RDONLY;
         let never_dirty = read_only || (policy_is_direct && !mapped);
-        if never_dirty && volume.storage != Storage::Remote {
+        let locks = self.agreed.contains(Extras::POSIX_LOCK);
+        if never_dirty && !locks && volume.storage != Storage::Remote {
             flags |= OpenOutFlags::NOFLUSH;
         }
         flags

@@ -13,10 +13,11 @@ impl PassthroughFs {
     /// Others have nothing to do at a close.
     pub(crate) fn do_flush(&self, cx: &Context<'_>, node: NodeId, args: &FlushIn) -> Result<()> {
         let file = self.file(args.fh, node)?;
+        file.volume.check_reachable(cx)?;
+        self.unlock_at_flush(node, args);
         if file.volume.storage != Storage::Remote {
             return Ok(());
         }
-        file.volume.check_reachable(cx)?;
         Ok(sys::close(rustix::io::fcntl_dupfd_cloexec(&file.fd, 0)?)?)
     }
 

@@ -24,6 +24,14 @@ pub(super) struct ExtraOptions {
     /// List directories without the attributes of their entries
     #[arg(long)]
     no_readdirplus: bool,
+
+    /// Take POSIX locks (fcntl) on this host, so that they exclude its processes and other guests
+    #[arg(long)]
+    posix_lock: bool,
+
+    /// Take flock(2) locks on this host, so that they exclude its processes and other guests
+    #[arg(long)]
+    flock: bool,
 }
 
 impl ExtraOptions {
@@ -34,6 +42,8 @@ impl ExtraOptions {
             (self.allow_direct_io, Extras::ALLOW_DIRECT_IO),
             (self.preserve_noatime, Extras::PRESERVE_NOATIME),
             (self.no_readdirplus, Extras::NO_READDIRPLUS),
+            (self.posix_lock, Extras::POSIX_LOCK),
+            (self.flock, Extras::FLOCK),
         ];
         chosen
             .into_iter()
