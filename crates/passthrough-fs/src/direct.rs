@@ -75,7 +75,7 @@ impl PassthroughFs {
     /// EINVAL, which is what the first one said, where there cannot be one.
     fn reopen_cached(&self, file: &OpenFile, more: OFlags) -> Result<OwnedFd> {
         let flags = rustix::fs::fcntl_getfl(&file.fd)? & KEPT;
-        let cached = self.proc.reopen(&file.fd, flags | more);
+        let cached = self.open_again(&file.fd, flags | more);
         cached.map_err(|_| Errno::EINVAL.into())
     }
 }

@@ -96,6 +96,8 @@
 //! | GETATTR | 1 | 3 / 1 |
 //! | OPEN, RELEASE | 1, 1 | 1, 1 |
 //! | FLUSH | 0, on a network filesystem 2 | 2 |
+//! | SETLK, the first of an owner on a file; more | 3; 1 | |
+//! | FLUSH of who has locks | 2 | |
 //! | READ | 1, at the end of the file 2 | the same |
 //! | WRITE | 1 | |
 //! | CREATE by root | 3 | 11 / 5 |
@@ -123,12 +125,19 @@
 //! OPEN and OPENDIR are never spared: without a handle, each READ and WRITE would have to open its
 //! file, and a directory that is listed in several replies would have to be found where it was left.
 //!
+//! # Locks
+//!
+//! Unless told otherwise ([`Extras::POSIX_LOCK`], [`Extras::FLOCK`]), locks are left to the guest's
+//! kernel and exclude nobody else. On the host, each owner of POSIX locks on a file has an open file
+//! description of its own, so that the host's kernel knows them apart; it goes when the owner closes
+//! the file, or the guest is gone. A lock of another process is noticed to be free up to 32 ms later.
+//! That processes wait for each other in a circle (EDEADLK) is not noticed.
+//!
 //! # What is missing
 //!
-//! Locks are left to the guest's kernel, so that they do not exclude the host or other guests.
-//! There are no DAX and no export by NFS. Directories, symbolic links and special files have no descriptor when
-//! they are made: they are looked up by name right after, and if the host replaces one at that
-//! moment the guest is told of its replacement. Inode numbers are the host's; where file systems
+//! There are no DAX and no export by NFS. Directories, symbolic links and special files have no
+//! descriptor when they are made: they are looked up by name right after, and if the host replaces
+//! one at that moment the guest is told of its replacement. Inode numbers are the host's; where file systems
 //! are mounted in the share and the guest does not know submounts, they may repeat.
 
 #![deny(unsafe_code)]

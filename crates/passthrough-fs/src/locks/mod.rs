@@ -138,7 +138,7 @@ impl PassthroughFs {
             true => OFlags::empty(),
             false => OFlags::NONBLOCK,
         };
-        let open = |mode| match self.proc.reopen(&file.fd, mode | patience) {
+        let open = |mode| match self.open_again(&file.fd, mode | patience) {
             Err(Error::Errno(Errno::EAGAIN)) if !cx.may_block() => Err(Error::WouldBlock),
             result => result,
         };
