@@ -71,7 +71,7 @@ impl PassthroughFs {
         }
         let fd = self.open_path(dir, name, blocking)?;
         let stat = stat_fd(&fd)?;
-        let node = self.adopt(dir, Some(name), fd, &stat)?;
+        let (node, _) = self.adopt(dir, Some(name), fd, &stat)?;
         Ok((node, stat))
     }
 
@@ -109,25 +109,25 @@ impl PassthroughFs {
     }
 
     /// The node of the file that `fd` was opened on with O_PATH, somewhere in `dir`, as `name` if it
-    /// has one, with a lookup counted.
+    /// has one, with a lookup counted. The descriptor that comes with it may be there only for as
+    /// long as it is used: to ask for the inode once more may wait.
     pub(crate) fn adopt(
         &self,
         dir: &Pinned,
         name: Option<&CStr>,
         fd: OwnedFd,
         stat: &Statx,
-    ) -> Result<NodeId> {
+    ) -> Result<(NodeId, Pinned)> {
         if let Some(known) = self.claim_same(&fd, stat)? {
             self.see(&known.inode, dir, name);
-            self.keep(known.inode, fd);
-            return Ok(known.node);
+            return Ok((known.node, self.keep(known.inode, fd)));
         }
         let new = self.new_inode(dir, name, fd, stat)?;
         loop {
             match self.inodes.insert(&new.inode) {
                 Ok(node) => {
                     self.open_inodes.enqueue(&new.inode);
-                    return Ok(node);
+                    return Ok((node, new));
                 }
                 Err(Refused::Full) => return Err(Errno::ENFILE.into()),
                 Err(Refused::Known) => {}
@@ -135,7 +135,9 @@ impl PassthroughFs {
             // Another thread was faster, or the one that is known is on its way out.
             if let Some(known) = self.claim_same(&new, stat)? {
                 self.see(&known.inode, dir, name);
-                return Ok(known.node);
+                let Pinned { descriptor, .. } = new;
+                let inode = known.inode;
+                return Ok((known.node, Pinned { inode, descriptor }));
             }
         }
     }

@@ -73,7 +73,7 @@ impl PassthroughFs {
             Ok(fd) => {
                 let stat = stat_fd(&fd)?;
                 let told = self.label_open(cx, &fd).and_then(|()| {
-                    self.adopt_created(cx, &dir, Some(name.as_c_str()), fd, &stat, host_flags)
+                    self.adopt_created(&dir, Some(name.as_c_str()), fd, &stat, host_flags)
                 });
                 told.inspect_err(|error| undo(&dir, name, &stat, error))
             }
@@ -101,7 +101,7 @@ impl PassthroughFs {
         // Closed, it is gone.
         self.label_open(cx, &fd)?;
         let stat = stat_fd(&fd)?;
-        self.adopt_created(cx, &dir, None, fd, &stat, host_flags)
+        self.adopt_created(&dir, None, fd, &stat, host_flags)
     }
 
     pub(crate) fn do_release(
@@ -244,7 +244,6 @@ impl PassthroughFs {
     /// Tells the guest of a file that was just created, of which `fd` is the only descriptor.
     fn adopt_created(
         &self,
-        cx: &Context<'_>,
         dir: &Pinned,
         name: Option<&CStr>,
         fd: OwnedFd,
@@ -252,11 +251,9 @@ impl PassthroughFs {
         host_flags: OFlags,
     ) -> Result<(Entry, Opened)> {
         let pin = self.open_again(&fd, OFlags::PATH)?;
-        let node = self.adopt(dir, name, pin, stat)?;
-        let kept = self
-            .inode(cx, node)
-            .and_then(|inode| self.add_handle(node, fd, &inode, host_flags, Readable::AsNeeded));
-        match kept {
+        // From here on the file is there, so that nothing may be put off.
+        let (node, inode) = self.adopt(dir, name, pin, stat)?;
+        match self.add_handle(node, fd, &inode, host_flags, Readable::AsNeeded) {
             Ok(opened) => Ok((self.entry(dir, node, stat), opened)),
             Err(error) => {
                 self.inodes.forget(node, 1);

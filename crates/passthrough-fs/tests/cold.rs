@@ -11,6 +11,7 @@ use fuse_fs::abi::*;
 use fuse_fs::flags::*;
 use fuse_fs::*;
 use passthrough_fs::{Config, InodeFileHandles, Xattr};
+use rustix::fs::OFlags;
 use tempfile::TempDir;
 
 /// Runs `test` for each way in which an inode is opened again, on disk and in memory, with no
@@ -138,6 +139,28 @@ fn every_operation_works() {
             share.fs.destroy();
         },
     );
+}
+
+/// What would have to wait must not have been begun: the request is made once more then.
+#[test]
+fn what_is_made_is_made_once() {
+    let share = Share::with(|config| config.max_open_inodes(0));
+    let args = CreateIn {
+        flags: (OFlags::RDWR | OFlags::EXCL).bits(),
+        mode: 0o100_644,
+        ..Default::default()
+    };
+    match share.create(&hasty(), "file", args) {
+        Ok((entry, opened)) => {
+            assert_eq!(share.write((entry.node, opened.handle), 0, b"x"), Ok(1));
+        }
+        Err(error) => {
+            assert_eq!(error, Error::WouldBlock);
+            assert!(!share.host("file").exists());
+        }
+    }
+    let result = share.fs.tmpfile(&hasty(), NodeId::ROOT, &args);
+    assert!(result.is_ok() || result == Err(Error::WouldBlock));
 }
 
 #[test]
