@@ -29,11 +29,13 @@ struct File {
     flags: u32,
 }
 
-/// What the guest's kernel knows of a node: it is forgotten when nothing uses it any more.
+/// What the guest's kernel knows of a node: it is forgotten when nothing uses it any more. A kernel
+/// also knows the directories above what it uses; here, all that it ever saw.
 #[derive(Default)]
 struct Known {
     lookups: u64,
     users: usize,
+    is_directory: bool,
 }
 
 /// Why an operation was not done.
@@ -541,7 +543,9 @@ impl Guest {
     }
 
     fn learn(&mut self, entry: &Entry) -> Outcome {
-        self.known.entry(entry.node).or_default().lookups += 1;
+        let known = self.known.entry(entry.node).or_default();
+        known.lookups += 1;
+        known.is_directory = entry.attr.mode & 0o170_000 == 0o040_000;
         Outcome::Found(Facts::from(&entry.attr), self.first_slot(entry.node))
     }
 
@@ -587,7 +591,12 @@ impl Guest {
 
     /// Forgets `node` if nothing uses it.
     fn tidy(&mut self, node: NodeId) {
-        if let Some(&Known { lookups, users: 0 }) = self.known.get(&node) {
+        if let Some(&Known {
+            lookups,
+            users: 0,
+            is_directory: false,
+        }) = self.known.get(&node)
+        {
             self.known.remove(&node);
             self.fs.forget(node, lookups);
         }

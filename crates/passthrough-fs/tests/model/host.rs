@@ -51,6 +51,22 @@ impl Host {
         }
     }
 
+    /// Whether the inode in a slot has no name any more and is not open: then nothing but its
+    /// descriptor holds it.
+    pub fn is_lost(&self, slot: usize) -> bool {
+        let id = |fd: BorrowedFd<'_>| {
+            let stat = rustix::fs::fstat(fd).unwrap();
+            (stat.st_dev, stat.st_ino)
+        };
+        let Ok(node) = self.node(slot) else {
+            return false;
+        };
+        let files = self.files.iter().flatten().map(|file| file.fd.as_fd());
+        let dirs = self.dirs.iter().flatten().map(AsFd::as_fd);
+        let is_open = files.chain(dirs).any(|open| id(open) == id(node));
+        rustix::fs::fstat(node).unwrap().st_nlink == 0 && !is_open
+    }
+
     fn run(&mut self, asked: &Op) -> std::result::Result<Result<Outcome>, Empty> {
         Ok(match *asked {
             Op::Hold { at, into } => {

@@ -211,6 +211,69 @@ pub enum Op {
     },
 }
 
+impl Op {
+    /// The slots of inodes that it starts from.
+    pub fn nodes(&self) -> Vec<usize> {
+        use Op::*;
+        match *self {
+            Hold { at, .. }
+            | Create { at, .. }
+            | Mkdir { at, .. }
+            | Mknod { at, .. }
+            | Symlink { at, .. }
+            | Unlink { at }
+            | Rmdir { at } => vec![at.0],
+            Rename { from, to, .. } => vec![from.0, to.0],
+            Link { node, to } => vec![node, to.0],
+            GetAttr { node }
+            | TmpFile { node, .. }
+            | ReadLink { node }
+            | Open { node, .. }
+            | Resize { node, .. }
+            | Chmod { node, .. }
+            | Chown { node, .. }
+            | Times { node, .. }
+            | OpenDir { node, .. }
+            | SetXattr { node, .. }
+            | SetAcl { node, .. }
+            | GetAcl { node, .. }
+            | GetXattr { node, .. }
+            | ListXattr { node, .. }
+            | RemoveXattr { node, .. } => vec![node],
+            Drop { .. }
+            | Close { .. }
+            | Read { .. }
+            | Write { .. }
+            | Seek { .. }
+            | Sync { .. }
+            | Truncate { .. }
+            | Allocate { .. }
+            | Copy { .. }
+            | CloseDir { .. }
+            | List { .. } => Vec::new(),
+        }
+    }
+
+    /// Leaves the owner of a directory the right to use it.
+    pub fn keep_searchable(&mut self) {
+        if let Self::Mkdir { mode, .. } | Self::Chmod { mode, .. } = self {
+            *mode |= 0o700;
+        }
+    }
+
+    /// What empties the slots that it may have filled.
+    pub fn undo(&self) -> Option<Op> {
+        match *self {
+            Op::Hold { into, .. } => Some(Op::Drop { node: into }),
+            Op::Create { into, .. } | Op::TmpFile { into, .. } | Op::Open { into, .. } => {
+                Some(Op::Close { file: into })
+            }
+            Op::OpenDir { into, .. } => Some(Op::CloseDir { dir: into }),
+            _ => None,
+        }
+    }
+}
+
 /// Whether POSIX ACLs are among the extended attributes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Acls {
