@@ -61,15 +61,35 @@ fn fsx_with_cache_always() {
     fsx("always", &[]);
 }
 
+#[test]
+#[ignore = "boots QEMU; .ci/run runs it"]
+fn fsx_maps_what_is_not_cached() {
+    fsx("never", &["--allow-mmap"]);
+}
+
+#[test]
+#[ignore = "boots QEMU; .ci/run runs it"]
+fn fsx_with_cached_writes() {
+    fsx("auto", &["--writeback"]);
+}
+
+#[test]
+#[ignore = "boots QEMU; .ci/run runs it"]
+fn fsx_with_cached_writes_and_cache_always() {
+    fsx("always", &["--writeback"]);
+}
+
 /// Random operations on a file, in several ways, read what was written.
 fn fsx(cache: &str, options: &[&str]) {
     let operations = env::var("FSX_OPERATIONS").unwrap_or_else(|_| "2000".to_owned());
     let mut host = Host::new(cache, options);
+    // What is not cached is not mapped.
+    let mappings = cache != "never" || options.contains(&"--allow-mmap");
     let environment = [
         format!("FSX_OPERATIONS={operations}"),
         format!(
             "FSX_SHARED_MAPPINGS={}",
-            if cache == "never" { "no" } else { "yes" }
+            if mappings { "yes" } else { "no" }
         ),
     ];
     let environment: Vec<_> = environment.iter().map(String::as_str).collect();

@@ -36,6 +36,11 @@ impl Host {
         }
     }
 
+    /// A directory for what belongs to this guest. It sees it in its root, where it is read-only.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
     /// The directory that the guest works on.
     pub(crate) fn share(&self) -> PathBuf {
         self.directory.path().join("share")
