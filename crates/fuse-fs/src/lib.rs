@@ -10,6 +10,8 @@
 //!   implements them, so that data moves between a file and a guest's memory without a copy, and
 //!   without `unsafe` in the filesystem.
 //! * [`MemFs`] is a small, complete filesystem in memory.
+//! * [`ReadOnly`] makes a filesystem that nobody can change of another, [`Exports`] one filesystem of
+//!   several.
 //!
 //! There is no I/O in here and there are no threads; but for the timestamps of [`MemFs`], there is
 //! no clock either. A test drives it all by hand.
@@ -136,20 +138,24 @@
 mod context;
 mod dispatch;
 mod error;
+mod exports;
 mod filesystem;
 mod memfs;
 mod negotiate;
 mod payload;
 mod policy;
+mod read_only;
 mod serve;
 mod session;
 mod types;
 
 pub use context::Context;
 pub use error::{Error, Result};
+pub use exports::{ExportError, Exports};
 pub use filesystem::FileSystem;
 pub use memfs::MemFs;
 pub use payload::{BufferSink, BufferSource, IoFlags, PayloadSink, PayloadSource};
+pub use read_only::ReadOnly;
 pub use serve::{Blocking, Outcome, REPLY_BUFFER, Serve};
 pub use session::{Access, Session, SessionConfig, SessionStats};
 pub use types::{Attributes, Entry, Negotiation, Opened, StatxAttributes};

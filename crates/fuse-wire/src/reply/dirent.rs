@@ -1,4 +1,4 @@
-use zerocopy::IntoBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 use crate::abi::{Dirent, DirentPlus, EntryOut};
 
@@ -98,6 +98,25 @@ impl<'a> DirentPlusWriter<'a> {
             .append(DirentPlus { entry_out, dirent }.as_bytes(), name)
     }
 
+    /// Calls `change` with what LOOKUP would answer of each entry that is written so far: a server
+    /// that is made of several translates their node ids.
+    pub fn for_each(&mut self, mut change: impl FnMut(&mut EntryOut)) {
+        let mut rest = self.out.written();
+        while let Ok((mut head, _)) = DirentPlus::read_from_prefix(rest) {
+            change(&mut head.entry_out);
+            let len = size_of::<DirentPlus>()
+                .saturating_add(usize::try_from(head.dirent.namelen).unwrap_or(usize::MAX))
+                .checked_next_multiple_of(ALIGNMENT);
+            let Some((record, behind)) = len.and_then(|len| rest.split_at_mut_checked(len)) else {
+                return;
+            };
+            if head.write_to_prefix(record).is_err() {
+                return;
+            }
+            rest = behind;
+        }
+    }
+
     /// Bytes written.
     #[must_use]
     pub const fn len(&self) -> usize {
@@ -118,6 +137,10 @@ struct Appender<'a> {
 }
 
 impl Appender<'_> {
+    fn written(&mut self) -> &mut [u8] {
+        self.buffer.get_mut(..self.len).unwrap_or_default()
+    }
+
     fn fits(&self, head_len: usize, name: &[u8]) -> bool {
         self.end_after(head_len, name)
             .is_some_and(|end| end <= self.buffer.len())
