@@ -2,14 +2,15 @@
 //!
 //! A thread is started when a request comes while all others are busy, up to a limit, and kept. The
 //! last one always goes on to read: what would make it wait is put aside for the others. So a
-//! request that waits for a disk, or for a lock that another process holds, keeps no FORGET waiting,
-//! and no INTERRUPT of itself.
+//! request that waits for a disk keeps no FORGET waiting, and no INTERRUPT of itself. Who waits for a
+//! lock of somebody else, perhaps for ever, has a thread of his own.
 
 use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Scope};
+use std::time::Duration;
 
 use fuse_fs::{
     Blocking, BufferSink, BufferSource, Negotiation, Outcome, PayloadSink, REPLY_BUFFER, Serve,
@@ -46,6 +47,7 @@ pub(super) fn serve(
             reading: 1,
             ..State::default()
         }),
+        waited: Condvar::new(),
     };
     thread::scope(|scope| workers.work(scope, &workers.device));
     match workers.state().failure.take() {
@@ -60,7 +62,14 @@ struct Workers<'f> {
     max_threads: usize,
     unmount: &'f (dyn Fn() + Sync),
     state: Mutex<State>,
+    /// One that waited for a lock does so no longer.
+    waited: Condvar,
 }
+
+/// Most requests that wait for a lock. What exceeds it is ENOLCK.
+const MAX_WAITING: usize = 1024;
+/// After which whoever has begun to wait meanwhile is told to give up, too.
+const CANCEL_INTERVAL: Duration = Duration::from_millis(10);
 
 #[derive(Default)]
 struct State {
@@ -70,6 +79,8 @@ struct State {
     /// Requests that wait for a thread that may wait. Their number is bounded by that of the
     /// processes that use the mount, and by what INIT says of background requests.
     aside: VecDeque<Aside>,
+    /// Requests that wait for a lock.
+    waiting: usize,
     failure: Option<io::Error>,
 }
 
@@ -79,6 +90,15 @@ struct Aside {
     bytes: Box<[u8]>,
 }
 
+impl Aside {
+    fn new(device: &Arc<Device>, bytes: &[u8]) -> Self {
+        Self {
+            device: Arc::clone(device),
+            bytes: bytes.into(),
+        }
+    }
+}
+
 impl<'f> Workers<'f> {
     /// What a thread does.
     fn work<'s>(&'s self, scope: &'s Scope<'s, 'f>, device: &Arc<Device>) {
@@ -86,6 +106,7 @@ impl<'f> Workers<'f> {
             self.state().failure.get_or_insert(error);
             (self.unmount)();
         }
+        self.cancel_waits();
     }
 
     fn read_and_serve<'s>(
@@ -96,13 +117,17 @@ impl<'f> Workers<'f> {
         let mut request = RequestBuffer::new();
         let mut buffers = Buffers::new();
         while let Some(bytes) = device.receive(&mut request)? {
-            let blocking = self.stop_reading(scope);
+            let mut blocking = self.stop_reading(scope);
             if let Some(unique) = interrupted(bytes) {
                 self.withdraw(unique);
             }
-            let served = buffers.serve(self.filesystem, device, bytes, blocking);
-            if served == Served::WouldBlock {
-                self.put_aside(device, bytes);
+            if header(bytes).is_some_and(|it| it.opcode == Opcode::SetLkW.raw()) {
+                blocking = Blocking::Forbidden;
+            }
+            match buffers.serve(self.filesystem, device, bytes, blocking) {
+                Served::Done => {}
+                Served::WouldBlock => self.put_aside(device, bytes),
+                Served::WouldWait => self.wait(scope, device, bytes),
             }
             while let Some(aside) = self.take_up_or_read() {
                 buffers.serve(
@@ -156,10 +181,49 @@ impl<'f> Workers<'f> {
     }
 
     fn put_aside(&self, device: &Arc<Device>, bytes: &[u8]) {
-        self.state().aside.push_back(Aside {
-            device: Arc::clone(device),
-            bytes: bytes.into(),
-        });
+        self.state().aside.push_back(Aside::new(device, bytes));
+    }
+
+    /// Serves a request that waits for a lock on a thread that does nothing else.
+    fn wait<'s>(&'s self, scope: &'s Scope<'s, 'f>, device: &Arc<Device>, bytes: &[u8]) {
+        let mut state = self.state();
+        let aside = Aside::new(device, bytes);
+        let started = match state.waiting {
+            MAX_WAITING => Err(io::Error::from(io::ErrorKind::ResourceBusy)),
+            _ => thread::Builder::new()
+                .name("mount-lock".to_owned())
+                .spawn_scoped(scope, move || self.wait_for_lock(&aside)),
+        };
+        match started {
+            Ok(_) => state.waiting += 1,
+            Err(error) => {
+                tracing::debug!(%error, "cannot wait for a lock");
+                fail(
+                    device,
+                    header(bytes).unwrap_or_default().unique,
+                    Errno::ENOLCK,
+                );
+            }
+        }
+    }
+
+    fn wait_for_lock(&self, Aside { device, bytes }: &Aside) {
+        Buffers::new().serve(self.filesystem, device, bytes, Blocking::Allowed);
+        self.state().waiting -= 1;
+        self.waited.notify_all();
+    }
+
+    /// Ends what would keep the threads from ending. Whoever asked is gone, or is told ENOLCK.
+    fn cancel_waits(&self) {
+        let mut state = self.state();
+        while state.waiting > 0 {
+            self.filesystem.cancel_waits();
+            state = self
+                .waited
+                .wait_timeout(state, CANCEL_INTERVAL)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
     }
 
     /// A request that the calling thread, which is done with another, may wait for; or none, and it
@@ -202,6 +266,8 @@ enum Served {
     Done,
     /// It is to be served again where it may wait.
     WouldBlock,
+    /// It is to be served again where it may wait, perhaps for ever.
+    WouldWait,
 }
 
 /// What a thread needs for a reply.
@@ -249,7 +315,8 @@ impl Buffers {
                 Served::Done
             }
             Ok(Outcome::NoReply) => Served::Done,
-            Ok(Outcome::WouldBlock | Outcome::WouldWait) => Served::WouldBlock,
+            Ok(Outcome::WouldBlock) => Served::WouldBlock,
+            Ok(Outcome::WouldWait) => Served::WouldWait,
             Err(_) => {
                 let unique = header(bytes).unwrap_or_default().unique;
                 fail(device, unique, Errno::EIO);

@@ -1,12 +1,11 @@
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Condvar;
-use std::time::Duration;
 
-use fuse_fs::abi::{Attr, Kstatfs, OpenIn, ReadIn};
-use fuse_fs::flags::OpenOutFlags;
+use fuse_fs::abi::{Attr, Kstatfs, LkIn, OpenIn, ReadIn};
+use fuse_fs::flags::{InitFlags, OpenOutFlags};
 use fuse_fs::{
     Attributes, Context, DirentWriter, Entry, Error, FileSystem, Handle, Name, NodeId, Opened,
     Result, Session,
@@ -27,7 +26,7 @@ const fn attr(node: NodeId, mode: u32) -> Attr {
     attr
 }
 
-/// One file, `file`, whose reads wait until they are interrupted.
+/// One file, `file`. Reading and locking it waits until it is interrupted.
 #[derive(Default)]
 struct Endless {
     reads: Mutex<Reads>,
@@ -58,6 +57,24 @@ impl Endless {
             .changed
             .wait_timeout_while(reads, patience, |reads| !done(reads));
         assert!(!waited.unwrap().1.timed_out(), "it does not happen");
+    }
+
+    /// Waits until the request is interrupted.
+    fn wait<T>(&self, cx: &Context<'_>) -> Result<T> {
+        if !cx.may_block() {
+            self.change(|reads| {
+                reads.refused.insert(cx.unique);
+            });
+            return Err(Error::WouldBlock);
+        }
+        self.change(|reads| {
+            reads.waiting.insert(cx.unique);
+        });
+        self.wait_until(|reads| reads.interrupted.contains(&cx.unique));
+        self.change(|reads| {
+            reads.waiting.remove(&cx.unique);
+        });
+        Err(Errno::EINTR.into())
     }
 }
 
@@ -95,20 +112,16 @@ impl FileSystem for Endless {
         _: &ReadIn,
         _: &mut dyn PayloadSink,
     ) -> Result<usize> {
-        if !cx.may_block() {
-            self.change(|reads| {
-                reads.refused.insert(cx.unique);
-            });
-            return Err(Error::WouldBlock);
-        }
-        self.change(|reads| {
-            reads.waiting.insert(cx.unique);
-        });
-        self.wait_until(|reads| reads.interrupted.contains(&cx.unique));
-        self.change(|reads| {
-            reads.waiting.remove(&cx.unique);
-        });
-        Err(Errno::EINTR.into())
+        self.wait(cx)
+    }
+
+    fn setlk(&self, cx: &Context<'_>, _: NodeId, _: &LkIn, _: bool) -> Result<()> {
+        self.wait(cx)
+    }
+
+    fn init(&self, negotiation: &mut Negotiation) -> Result<()> {
+        negotiation.enable(InitFlags::FLOCK_LOCKS);
+        Ok(())
     }
 
     fn opendir(&self, _: &Context<'_>, _: NodeId, _: &OpenIn) -> Result<Opened> {
@@ -136,6 +149,16 @@ impl FileSystem for Endless {
     }
 }
 
+/// Whether this process can mount; says so where it cannot.
+fn is_possible() -> bool {
+    let device = super::super::device::PATH;
+    let possible = rustix::process::geteuid().is_root() && Path::new(device).exists();
+    if !possible {
+        eprintln!("skipped: needs root and {device}");
+    }
+    possible
+}
+
 /// Mounts `session` on `path`, calls `test`, and checks that unmounting ends the threads.
 fn with_mount(path: &Path, session: &Session<Endless>, max_threads: usize, test: impl FnOnce()) {
     let (mounted, device) = Mounted::new(&Request {
@@ -158,8 +181,12 @@ fn with_mount(path: &Path, session: &Session<Endless>, max_threads: usize, test:
 }
 
 fn read(file: &Path) -> Child {
-    Command::new("cat")
-        .arg(file)
+    run("cat", &[file.as_os_str()])
+}
+
+fn run(program: &str, args: &[&OsStr]) -> Child {
+    Command::new(program)
+        .args(args)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
@@ -168,8 +195,7 @@ fn read(file: &Path) -> Child {
 
 #[test]
 fn requests_that_wait_hold_up_nothing() {
-    if !rustix::process::geteuid().is_root() || !Path::new(super::super::device::PATH).exists() {
-        eprintln!("skipped: needs root and /dev/fuse");
+    if !is_possible() {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
@@ -195,8 +221,7 @@ fn requests_that_wait_hold_up_nothing() {
 
 #[test]
 fn what_is_put_aside_is_served_later() {
-    if !rustix::process::geteuid().is_root() || !Path::new(super::super::device::PATH).exists() {
-        eprintln!("skipped: needs root and /dev/fuse");
+    if !is_possible() {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
@@ -214,5 +239,30 @@ fn what_is_put_aside_is_served_later() {
         endless.wait_until(|reads| reads.waiting.len() == 1);
         second.kill().unwrap();
         second.wait().unwrap();
+    });
+}
+
+#[test]
+fn each_wait_for_a_lock_has_a_thread() {
+    if !is_possible() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let session = Session::new(Endless::default());
+    let file = directory.path().join("file");
+    with_mount(directory.path(), &session, 2, || {
+        let endless = session.filesystem();
+        // More than there are threads.
+        let lockers = [(); 4].map(|()| run("flock", &[file.as_os_str(), "true".as_ref()]));
+        endless.wait_until(|reads| reads.waiting.len() == 4);
+        let mut reader = read(&file);
+        endless.wait_until(|reads| reads.waiting.len() == 5);
+        for mut locker in lockers {
+            locker.kill().unwrap();
+            locker.wait().unwrap();
+        }
+        endless.wait_until(|reads| reads.waiting.len() == 1);
+        reader.kill().unwrap();
+        reader.wait().unwrap();
     });
 }
