@@ -6,11 +6,11 @@ use fuse_fs::abi::{Attr, Kstatfs, SetattrIn, Statx as WireStatx, SxTime};
 use fuse_fs::flags::{AttrFlags, SetattrValid};
 use fuse_fs::{Attributes, Context, Errno, NodeId, Result, StatxAttributes};
 use rustix::fs::{
-    AtFlags, FileType, Gid, OFlags, Statx, StatxFlags, StatxTimestamp, Timespec, Timestamps,
+    AtFlags, FileType, Gid, Mode, OFlags, Statx, StatxFlags, StatxTimestamp, Timespec, Timestamps,
     UTIME_NOW, UTIME_OMIT, Uid,
 };
 
-use crate::credentials::KillPrivileges;
+use crate::fsetid::SuidSgid;
 use crate::handle_table::OpenFile;
 use crate::inode_table::{Birth, Identity, Kind};
 use crate::namespace::permissions;
@@ -63,17 +63,21 @@ impl PassthroughFs {
         // chown(2) clears SUID and SGID, and the mode says what they are to be then. The size comes
         // after it, so that no new content ever runs with the privileges of the old.
         if uid.is_some() || gid.is_some() {
+            SuidSgid::Kept.apply()?;
             self.drop_capabilities_of(&inode)?;
             rustix::fs::chownat(&inode, c"", uid, gid, AtFlags::EMPTY_PATH)?;
         }
         if mode {
             let mode = permissions(args.mode);
+            if mode.contains(Mode::SGID) {
+                SuidSgid::Kept.apply()?;
+            }
             rustix::fs::chmodat(self.proc.dir(), path, mode, AtFlags::empty())?;
         }
         if let Some(file) = resized {
             self.drop_capabilities(&file)?;
             let kill = args.valid.contains(SetattrValid::KILL_SUIDGID);
-            let _killing = KillPrivileges::begin(kill)?;
+            SuidSgid::cleared_if(kill).apply()?;
             rustix::fs::ftruncate(&file, args.size)?;
         }
         if let Some(times) = times {

@@ -250,7 +250,8 @@ pub enum Feature {
 /// The guest's kernel would clear them by itself, for which it looks at the mode, which is cheap as
 /// it knows it, and at `security.capability`, with a GETXATTR before each write. The host's clears
 /// them where the thread lacks CAP_FSETID, which the guest asks for when a process that lacks it
-/// writes: with two more system calls for each WRITE.
+/// writes: with one more system call for a WRITE, whenever a thread serves one whose caller has it
+/// after one whose caller has not, or the other way round.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Killpriv {
     /// The host where extended attributes are part of the share, else the guest: the cheaper way.

@@ -9,6 +9,7 @@ use rustix::thread::{
     set_thread_res_gid, set_thread_res_uid,
 };
 
+use crate::fsetid::{self, SuidSgid};
 use crate::ids::Ids;
 use crate::{PassthroughFs, sys};
 
@@ -75,12 +76,16 @@ impl Credentials {
         let mut guard = AsCaller::default();
         let (new_uid, new_gid) = (ids.users.to_host(cx.uid)?, ids.groups.to_host(cx.gid)?);
         let Self::Caller { uid, gid } = *self else {
+            SuidSgid::Kept.apply()?;
             return Ok(guard);
         };
         if new_uid == u32::MAX || new_gid == u32::MAX {
             return Err(Errno::EINVAL.into());
         }
         let (new_uid, new_gid) = (Uid::from_raw(new_uid), Gid::from_raw(new_gid));
+        if new_uid == uid {
+            SuidSgid::Kept.apply()?;
+        }
         if (new_uid, new_gid) == (uid, gid) {
             return Ok(guard);
         }
@@ -143,53 +148,13 @@ impl Drop for AsCaller {
             if before.effective != before.permitted {
                 restored(set_capabilities(None, before));
             }
+            fsetid::regained();
         }
         if let Some(gid) = self.gid {
             restored(set_thread_res_gid(None, gid, None));
         }
         if self.groups {
             restored(set_thread_groups(&[]));
-        }
-    }
-}
-
-/// Whether the caller is to be taken for one without CAP_FSETID, where the guest's kernel neither
-/// says so nor clears SUID and SGID by itself.
-pub(crate) fn lacks_fsetid(cx: &Context<'_>) -> bool {
-    cx.uid != 0
-}
-
-/// While this lives, the host clears SUID and SGID of a file that the calling thread changes, as
-/// it does for any user without CAP_FSETID.
-#[derive(Debug)]
-#[must_use]
-pub(crate) struct KillPrivileges(Option<CapabilitySets>);
-
-impl KillPrivileges {
-    /// Begins, if `wanted`.
-    pub(crate) fn begin(wanted: bool) -> Result<Self> {
-        if !wanted {
-            return Ok(Self(None));
-        }
-        let before = own_capabilities()?;
-        if !before.effective.contains(CapabilitySet::FSETID) {
-            return Ok(Self(None));
-        }
-        set_capabilities(
-            None,
-            CapabilitySets {
-                effective: before.effective.difference(CapabilitySet::FSETID),
-                ..before
-            },
-        )?;
-        Ok(Self(Some(before)))
-    }
-}
-
-impl Drop for KillPrivileges {
-    fn drop(&mut self) {
-        if let Some(before) = self.0 {
-            restored(set_capabilities(None, before));
         }
     }
 }
@@ -238,11 +203,14 @@ fn drop_groups() -> Result<()> {
     Ok(())
 }
 
-fn own_capabilities() -> Result<CapabilitySets> {
+/// The capabilities of the calling thread, as it came with them. One that was started by a thread
+/// that did without CAP_FSETID at that moment has that, too.
+pub(crate) fn own_capabilities() -> Result<CapabilitySets> {
     if let Some(known) = CAPABILITIES.get() {
         return Ok(known);
     }
-    let sets = capabilities(None)?;
+    let mut sets = capabilities(None)?;
+    sets.effective |= sets.permitted & CapabilitySet::FSETID;
     CAPABILITIES.set(Some(sets));
     Ok(sets)
 }

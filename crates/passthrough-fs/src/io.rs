@@ -6,7 +6,7 @@ use fuse_fs::{Context, Errno, Error, IoFlags, NodeId, PayloadSink, PayloadSource
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 
 use crate::PassthroughFs;
-use crate::credentials::{KillPrivileges, lacks_fsetid};
+use crate::fsetid::SuidSgid;
 use crate::handle_table::Durability;
 use crate::volume::Volume;
 
@@ -102,7 +102,7 @@ impl PassthroughFs {
             self.drop_capabilities(&file.fd)?;
         }
         let kill = args.write_flags.contains(WriteFlags::KILL_SUIDGID);
-        let _killing = KillPrivileges::begin(kill)?;
+        SuidSgid::cleared_if(kill).apply()?;
         match file.durability {
             Durability::Direct => self.write_direct(cx, &file, extent, source, flags),
             Durability::Cached | Durability::Synchronous => {
@@ -135,7 +135,7 @@ impl PassthroughFs {
         }
         file.volume.check_may_wait(cx)?;
         self.drop_capabilities(&file.fd)?;
-        let _killing = KillPrivileges::begin(lacks_fsetid(cx))?;
+        SuidSgid::of(cx).apply()?;
         Ok(rustix::fs::fallocate(
             &file.fd,
             mode,
@@ -160,7 +160,7 @@ impl PassthroughFs {
         let len = usize::try_from(args.len.min(MAX_COPY)).unwrap_or(usize::MAX);
         let (mut from, mut to) = (args.off_in, args.off_out);
         self.drop_capabilities(&destination.fd)?;
-        let _killing = KillPrivileges::begin(lacks_fsetid(cx))?;
+        SuidSgid::of(cx).apply()?;
         let copied = rustix::fs::copy_file_range(
             &source.fd,
             Some(&mut from),

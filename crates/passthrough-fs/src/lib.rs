@@ -52,7 +52,7 @@
 //! the capabilities of any file that is changed. So the thread does without CAP_FSETID where the
 //! guest says so ([`Killpriv`]), and where neither the guest says so nor clears them by itself: for
 //! FALLOCATE, COPY_FILE_RANGE and, unless HANDLE_KILLPRIV_V2 was agreed on, for an open that
-//! truncates, of a user other than root. Where the process is not root, it never has CAP_FSETID, and
+//! truncates, of a user other than root. A thread is left without it until it needs it. Where the process is not root, it never has CAP_FSETID, and
 //! a change by the guest's root clears them, too. SGID of a file that its group cannot execute,
 //! which grants nothing, goes even if the caller is in that group, as the host cannot tell.
 //!
@@ -128,7 +128,8 @@
 //! (name_to_handle_at(2)) and a close(2). A share whose inodes are opened by name again takes one
 //! more for a RENAME.
 //!
-//! A write, a truncating open or a truncation that clears SUID and SGID takes two more. With POSIX
+//! A write, a truncating open or a truncation that clears SUID and SGID takes one more where the
+//! thread's last one did not, and one that leaves them takes one more where it did. With POSIX
 //! ACLs, creating takes one more where the umask is another than that of the thread's last caller.
 //! A label takes one more for a file, two for anything else.
 //!
@@ -183,6 +184,7 @@ mod feature;
 mod file_capabilities;
 mod file_handle;
 mod filesystem;
+mod fsetid;
 mod handle_table;
 mod id_map;
 mod ids;

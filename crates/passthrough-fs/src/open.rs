@@ -10,8 +10,8 @@ use rustix::io::Errno as SysErrno;
 
 use crate::PassthroughFs;
 use crate::attr::stat_fd;
-use crate::credentials::{KillPrivileges, lacks_fsetid};
 use crate::dir::Stream;
+use crate::fsetid::SuidSgid;
 use crate::handle_table::{OpenDirectory, OpenFile};
 use crate::inode_table::Kind;
 use crate::lookup::{Guess, RESOLVE};
@@ -181,11 +181,11 @@ impl PassthroughFs {
             // Where it was not agreed that the guest says so, it neither says so nor clears them
             // by itself, as it does with truncate(2).
             let kill = open_flags.contains(OpenInFlags::KILL_SUIDGID)
-                || truncates && !self.kills_privileges() && lacks_fsetid(cx);
-            if truncates && inode.kind == Kind::Regular {
+                || !self.kills_privileges() && SuidSgid::of(cx) == SuidSgid::Cleared;
+            if truncates {
                 self.drop_capabilities_of(inode)?;
+                SuidSgid::cleared_if(kill).apply()?;
             }
-            let _killing = KillPrivileges::begin(kill)?;
             self.reopen_readable(cx, inode, host_flags)?
         };
         self.add_handle(node, fd, inode, host_flags, readable)

@@ -15,6 +15,7 @@ use crate::acl;
 use crate::attr::stat_fd;
 use crate::config::Xattr;
 use crate::credentials::own_umask_and_cwd;
+use crate::fsetid::SuidSgid;
 use crate::namespace::permissions;
 use crate::pin::Pinned;
 use crate::proc::FdName;
@@ -41,6 +42,7 @@ impl PassthroughFs {
         let translated;
         let value = match acl::is_acl(name.as_bytes()) {
             true => {
+                SuidSgid::Kept.apply()?;
                 translated = self.ids.acl_to_host(value)?;
                 translated.as_deref().unwrap_or(value)
             }

@@ -181,6 +181,98 @@ fn a_mode_that_comes_with_an_owner_is_the_last_word() {
     }
 }
 
+/// The thread is left without CAP_FSETID by a write that clears them, until what is done next
+/// needs it.
+#[test]
+fn what_root_sets_after_a_write_that_clears_them_stays() {
+    if !is_root("what_root_sets_after_a_write_that_clears_them_stays") {
+        return;
+    }
+    const FOREIGN: u32 = 77;
+    let tool = Tool::new();
+    let (share, node) = (&tool.share, tool.file.0);
+    let clear = || {
+        let args = WriteIn {
+            write_flags: WriteFlags::KILL_SUIDGID,
+            ..Default::default()
+        };
+        share.write_with(&me(), tool.file, args, b"x").unwrap();
+    };
+    let arm = || {
+        with_all_capabilities(|| {
+            chown(share.host("tool"), Some(0), Some(FOREIGN)).unwrap();
+            tool.arm();
+        });
+    };
+    arm();
+    clear();
+    assert_eq!(tool.mode(), 0o755);
+    let mode = SetattrIn {
+        mode: 0o6755,
+        ..set(SetattrValid::MODE)
+    };
+    share.setattr(node, mode).unwrap();
+    assert_eq!(tool.mode(), 0o6755, "chmod");
+
+    clear();
+    arm();
+    share.write(tool.file, 0, b"x").unwrap();
+    assert_eq!(tool.mode(), 0o6755, "write");
+
+    clear();
+    arm();
+    let size = SetattrIn {
+        size: 1,
+        ..set(SetattrValid::SIZE)
+    };
+    share.setattr(node, size).unwrap();
+    assert_eq!(tool.mode(), 0o6755, "truncate");
+
+    clear();
+    arm();
+    truncating_open(&tool, &root(), OpenInFlags::empty());
+    assert_eq!(tool.mode(), 0o6755, "open with O_TRUNC");
+
+    clear();
+    let sgid = std::fs::Permissions::from_mode(0o2777);
+    chown(&share.path, None, Some(FOREIGN)).unwrap();
+    with_all_capabilities(|| std::fs::set_permissions(&share.path, sgid).unwrap());
+    let args = CreateIn {
+        flags: RDWR,
+        mode: 0o102_755,
+        ..Default::default()
+    };
+    for (n, uid) in [0, USER, 0].into_iter().enumerate() {
+        let name = format!("new{n}");
+        let attr = share.create(&user(uid, uid), &name, args).unwrap().0.attr;
+        let expected = if uid == 0 { 0o2000 } else { 0 };
+        assert_eq!((attr.gid, attr.mode & 0o2000), (FOREIGN, expected), "{n}");
+        clear();
+    }
+    // Nor does a thread without it hand that on to those that it starts.
+    clear();
+    arm();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            share.write(tool.file, 0, b"x").unwrap();
+            assert_eq!(tool.mode(), 0o6755, "write");
+            let foreign = share.create(&root(), "foreign", args).unwrap().0.attr;
+            assert_eq!(foreign.mode & 0o2000, 0o2000);
+            share.mkdir(&user(USER, USER), "dir3", 0o755).unwrap();
+            share.write(tool.file, 0, b"x").unwrap();
+            assert_eq!(tool.mode(), 0o6755, "write after mkdir");
+        });
+    });
+    // A thread that acted for a user has all capabilities again, and can do without once more.
+    arm();
+    share.mkdir(&user(USER, USER), "dir", 0o755).unwrap();
+    share.write(tool.file, 0, b"x").unwrap();
+    assert_eq!(tool.mode(), 0o6755);
+    share.mkdir(&user(USER, USER), "dir2", 0o755).unwrap();
+    clear();
+    assert_eq!(tool.mode(), 0o755);
+}
+
 #[test]
 fn a_change_that_fails_changes_nothing_else() {
     let tool = Tool::new();
@@ -339,6 +431,18 @@ fn supplementary_groups_are_gone_after_every_request() {
         assert_eq!(attr.mode & 0o2000, 0, "{after}");
     }
     assert!(rustix::process::geteuid().is_root());
+}
+
+/// On a thread of its own, as that of the test may do without some.
+fn with_all_capabilities(action: impl FnOnce() + Send) {
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut own = rustix::thread::capabilities(None).unwrap();
+            own.effective = own.permitted;
+            rustix::thread::set_capabilities(None, own).unwrap();
+            action();
+        });
+    });
 }
 
 fn number(error: Error) -> Errno {
