@@ -52,9 +52,10 @@
 //! the capabilities of any file that is changed. So the thread does without CAP_FSETID where the
 //! guest says so ([`Killpriv`]), and where neither the guest says so nor clears them by itself: for
 //! FALLOCATE, COPY_FILE_RANGE and, unless HANDLE_KILLPRIV_V2 was agreed on, for an open that
-//! truncates, of a user other than root. A thread is left without it until it needs it. Where the process is not root, it never has CAP_FSETID, and
-//! a change by the guest's root clears them, too. SGID of a file that its group cannot execute,
-//! which grants nothing, goes even if the caller is in that group, as the host cannot tell.
+//! truncates, of a user other than root. A thread is left without it until it needs it. Where the
+//! process is not root, it never has CAP_FSETID, and a change by the guest's root clears them, too.
+//! SGID of a file that its group cannot execute, which grants nothing, goes even if the caller is in
+//! that group, as the host cannot tell.
 //!
 //! Where the guest's `security.capability` has another name on the host ([`XattrMap`]), the host's
 //! kernel does not know the capabilities as such. They are removed here when the file is written,
