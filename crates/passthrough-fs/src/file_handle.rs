@@ -1,10 +1,13 @@
 use std::ffi::CStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, OFlags};
 use rustix::io::{Errno, Result};
 
 use crate::sys::{MAX_HANDLE, RawHandle, name_to_handle_at, open_by_handle_at};
+
+/// `AT_HANDLE_FID` (name_to_handle_at(2)), which takes Linux 6.5.
+const HANDLE_FID: AtFlags = AtFlags::from_bits_retain(0x200);
 
 /// What tells an inode from all that its filesystem ever had (open_by_handle_at(2)): its number,
 /// as a rule, and a generation, so that an inode that was given the same number has another one.
@@ -15,14 +18,30 @@ pub(crate) struct FileHandle {
 }
 
 impl FileHandle {
-    /// The handle of an open file, O_PATH included. EOPNOTSUPP where the filesystem has none.
+    /// The handle of an open file, O_PATH included. Fails where the filesystem has none.
     pub(crate) fn of(fd: impl AsFd) -> Result<Self> {
-        name_to_handle_at(fd.as_fd(), c"", AtFlags::EMPTY_PATH).and_then(Self::new)
+        Self::telling(fd.as_fd(), c"", AtFlags::EMPTY_PATH)
     }
 
     /// The handle of what `name` names in `dir`, a symbolic link included.
     pub(crate) fn of_name(dir: impl AsFd, name: &CStr) -> Result<Self> {
-        name_to_handle_at(dir.as_fd(), name, AtFlags::empty()).and_then(Self::new)
+        Self::telling(dir.as_fd(), name, AtFlags::empty())
+    }
+
+    /// The handle of an open file, O_PATH included, if it is one that can be [opened](Self::open).
+    /// EOPNOTSUPP where the filesystem has none.
+    pub(crate) fn to_open(fd: impl AsFd) -> Result<Self> {
+        name_to_handle_at(fd.as_fd(), c"", AtFlags::EMPTY_PATH).and_then(Self::new)
+    }
+
+    /// The handle that can be opened or, where the filesystem has none (overlayfs, as a rule), the
+    /// one that only tells inodes apart.
+    fn telling(dir: BorrowedFd<'_>, name: &CStr, flags: AtFlags) -> Result<Self> {
+        let raw = match name_to_handle_at(dir, name, flags) {
+            Err(Errno::OPNOTSUPP) => name_to_handle_at(dir, name, flags | HANDLE_FID),
+            raw => raw,
+        };
+        raw.and_then(Self::new)
     }
 
     /// Opens the file with O_PATH on the mount that `mount` is on. EPERM without

@@ -20,7 +20,7 @@ const LOCAL: [u32; 11] = [
     0x5846_5342,
     0x9123_683e,
     0xf2f5_2010,
-    0x794c_7630,
+    OVERLAY,
     0x2fc1_2fc1,
     0xe0f5_e1e2,
     0x7371_7368,
@@ -28,6 +28,9 @@ const LOCAL: [u32; 11] = [
     0x2011_bab0,
     0x7366_746e,
 ];
+
+/// Magic number of overlayfs, which gives an inode another time of birth when it is first changed.
+const OVERLAY: u32 = 0x794c_7630;
 
 /// Where the data of a filesystem is, as far as waiting for it goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,15 +135,16 @@ impl Volumes {
     }
 
     fn reopening(&self, fd: impl AsFd, stat: &Statx, proc: &ProcSelfFd) -> Reopening {
-        let handle = FileHandle::of(&fd);
         if self.file_handles != InodeFileHandles::Never
-            && let Ok(handle) = &handle
+            && let Ok(handle) = FileHandle::to_open(&fd)
             && let Some(mount) = open_for_handles(&fd, kind(stat), proc)
             && handle.open(&mount).is_ok()
         {
             return Reopening::ByHandle(mount);
         }
-        let can_be_told_apart = handle.is_ok() || stat.stx_mask & StatxFlags::BTIME.bits() != 0;
+        let has_birth = stat.stx_mask & StatxFlags::BTIME.bits() != 0;
+        let can_be_told_apart =
+            FileHandle::of(&fd).is_ok() || (has_birth && magic(&fd) != Some(OVERLAY));
         if self.file_handles != InodeFileHandles::Mandatory && can_be_told_apart {
             Reopening::ByName
         } else {
@@ -198,7 +202,7 @@ impl Volume {
         match self.reopening {
             Reopening::ByHandle(_) => Ok(()),
             // It has them, so that it is the capability that is missing.
-            _ => FileHandle::of(fd).and(Err(rustix::io::Errno::PERM)),
+            _ => FileHandle::to_open(fd).and(Err(rustix::io::Errno::PERM)),
         }
     }
 
@@ -213,10 +217,16 @@ impl Volume {
 }
 
 fn storage(fd: impl AsFd) -> Storage {
-    // The type is a signed or an unsigned word by architecture; the numbers have 32 bits.
-    match rustix::fs::fstatfs(fd).map(|statfs| statfs.f_type as u32) {
-        Ok(magic) if IN_MEMORY.contains(&magic) => Storage::Memory,
-        Ok(magic) if LOCAL.contains(&magic) => Storage::Local,
+    match magic(fd) {
+        Some(magic) if IN_MEMORY.contains(&magic) => Storage::Memory,
+        Some(magic) if LOCAL.contains(&magic) => Storage::Local,
         _ => Storage::Remote,
     }
+}
+
+/// The magic number of the filesystem that `fd` is on.
+fn magic(fd: impl AsFd) -> Option<u32> {
+    // The type is a signed or an unsigned word by architecture; the numbers have 32 bits.
+    let statfs = rustix::fs::fstatfs(fd);
+    statfs.ok().map(|statfs| statfs.f_type as u32)
 }

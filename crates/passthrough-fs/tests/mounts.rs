@@ -11,6 +11,7 @@ use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount,
 };
 use rustix::thread::UnshareFlags;
+use tempfile::TempDir;
 
 /// Runs `test` on a thread that has mounts of its own, if that is possible here.
 fn with_own_mounts(name: &'static str, test: impl FnOnce() + Send + 'static) {
@@ -96,6 +97,49 @@ fn the_root_below_itself_is_another_node() {
         assert_ne!(again, NodeId::ROOT);
         assert_ne!(share.lookup_in(again, "again").unwrap().node, again);
         unmount(share.host("again"), UnmountFlags::DETACH).unwrap();
+    });
+}
+
+/// Overlayfs gives what is on a lower layer another time of birth when it is first changed.
+#[test]
+fn what_an_overlay_copies_up_is_still_the_same() {
+    with_own_mounts("what_an_overlay_copies_up_is_still_the_same", || {
+        let share = Share::in_dir(TempDir::new_in("/dev/shm").unwrap(), |config| {
+            config.max_open_inodes(0)
+        });
+        for name in ["lower/dir/sub", "upper", "work", "merged"] {
+            std::fs::create_dir_all(share.host(name)).unwrap();
+        }
+        std::fs::write(share.host("lower/dir/file"), "lower").unwrap();
+        let layer = |name: &str| share.host(name).display().to_string();
+        let options = format!(
+            "lowerdir={},upperdir={},workdir={}",
+            layer("lower"),
+            layer("upper"),
+            layer("work")
+        );
+        let options = cstr(&options);
+        let flags = MountFlags::empty();
+        let merged = share.host("merged");
+        if mount("overlay", &merged, "overlay", flags, Some(&*options)).is_err() {
+            eprintln!("skipped: needs overlayfs");
+            return;
+        }
+        let dir = share.lookup_in(share.node("merged"), "dir").unwrap().node;
+        let sub = share.lookup_in(dir, "sub").unwrap().node;
+        let file = share.lookup_in(dir, "file").unwrap().node;
+        // By the guest, which has it open then, and by the host.
+        let handle = share.open_node(file, RDWR).unwrap();
+        share.write((file, handle), 0, b"upper").unwrap();
+        share.release((file, handle)).unwrap();
+        std::fs::write(merged.join("dir/sub/new"), "").unwrap();
+        for node in [dir, sub, file] {
+            share.attr(node);
+        }
+        assert_eq!(share.lookup_in(dir, "sub").unwrap().node, sub);
+        assert_eq!(share.lookup_in(dir, "file").unwrap().node, file);
+        drop(share.fs);
+        unmount(&merged, UnmountFlags::DETACH).unwrap();
     });
 }
 
