@@ -18,10 +18,15 @@ pub(crate) fn parse<P: Parser>() -> Result<P, ExitCode> {
         }
         _ => {
             let program = P::command().get_name().to_owned();
-            eprintln!("{program}: {} (see {program} --help)", summary(&error));
-            ExitCode::from(USAGE)
+            misuse(&program, &summary(&error))
         }
     })
+}
+
+/// Says in one line how the program was called wrongly.
+pub(crate) fn misuse(program: &str, reason: &str) -> ExitCode {
+    eprintln!("{program}: {reason} (see {program} --help)");
+    ExitCode::from(USAGE)
 }
 
 /// Says in one line what went wrong.

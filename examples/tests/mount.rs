@@ -59,7 +59,10 @@ fn umount(args: &[&str], path: &Path) {
 #[test]
 fn usage_errors_are_one_line() {
     assert_refused(&[], 2, &["SOURCE", "MOUNTPOINT", "--help"]);
-    assert_refused(&["/tmp"], 2, &["MOUNTPOINT"]);
+    assert_refused(&["/tmp"], 2, &["required", "SOURCE"]);
+    assert_refused(&["/tmp", "/srv", "/mnt"], 2, &["NAME=DIR", "--help"]);
+    assert_refused(&["a=/tmp", "memory:", "/mnt"], 2, &["NAME=DIR"]);
+    assert_refused(&["a=/", "a=/srv", "/"], 1, &["\"a\"", "two exports"]);
     assert_refused(&["memory:1X", "/tmp"], 2, &["1X", "K, M or G"]);
     assert_refused(&["--threads=1", "/tmp", "/mnt"], 2, &["--threads", "2.."]);
     assert_refused(
@@ -145,6 +148,35 @@ fn directory_is_mounted() {
     assert!(fs::read(inside.join("new")).unwrap() == data, "other data");
     fs::remove_file(inside.join("file")).unwrap();
     assert!(!outside.join("file").exists());
+}
+
+#[test]
+fn several_directories_are_mounted() {
+    if !Mount::is_possible() {
+        return;
+    }
+    let directory = directories();
+    let source = directory.path().join("source").display().to_string();
+    let (one, two) = (format!("one={source}"), format!("two={source}:ro"));
+    let mount = Mount::start(two, directory.path().join("mnt"), &[&one]);
+    let path = |name: &str| mount.path().join(name);
+    assert_eq!(fs::read(path("one/file")).unwrap(), b"content");
+    assert_eq!(fs::read(path("two/file")).unwrap(), b"content");
+    fs::write(path("one/new"), "").unwrap();
+    let kind = |result: std::io::Result<()>| result.unwrap_err().kind();
+    use std::io::ErrorKind::{CrossesDevices, ReadOnlyFilesystem};
+    assert_eq!(kind(fs::write(path("two/more"), "")), ReadOnlyFilesystem);
+    assert_eq!(kind(fs::write(path("more"), "")), ReadOnlyFilesystem);
+    assert_eq!(
+        kind(fs::rename(path("one/new"), path("two/new"))),
+        CrossesDevices
+    );
+    let names = fs::read_dir(mount.path()).unwrap();
+    let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["one", "two"]);
+    mount.signal("TERM");
+    assert!(mount.wait().success());
 }
 
 #[test]

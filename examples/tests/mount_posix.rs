@@ -21,20 +21,32 @@ struct Bench {
     // Unmounted before it is removed.
     mount: Mount,
     directory: tempfile::TempDir,
+    /// Where in the mount there is room for tests.
+    root: PathBuf,
 }
 
 impl Bench {
     fn new(options: &[&str]) -> Self {
+        Self::of(|source| source.into(), "", options)
+    }
+
+    /// Mounts what `source` says of the directory that it is given, to test at `root` in there.
+    fn of(source: impl FnOnce(&Path) -> OsString, root: &str, options: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         // Other users have to get there.
         let open = |path: &Path| fs::set_permissions(path, PermissionsExt::from_mode(0o755));
         open(directory.path()).unwrap();
-        let source = directory.path().join("source");
-        fs::create_dir(&source).unwrap();
-        open(&source).unwrap();
+        let host = directory.path().join("source");
+        fs::create_dir(&host).unwrap();
+        open(&host).unwrap();
         println!("{options:?}");
-        let mount = Mount::start(source, directory.path().join("mnt"), options);
-        Self { mount, directory }
+        let mount = Mount::start(source(&host), directory.path().join("mnt"), options);
+        let root = mount.path().join(root);
+        Self {
+            mount,
+            directory,
+            root,
+        }
     }
 
     /// A place that is not mounted.
@@ -44,7 +56,9 @@ impl Bench {
 
     /// Unmounts, and checks that nothing was worth a warning.
     fn end(self) {
-        let Self { mount, directory } = self;
+        let Self {
+            mount, directory, ..
+        } = self;
         mount.signal("TERM");
         let log = mount.log();
         assert!(mount.wait().success());
@@ -79,9 +93,23 @@ fn pjdfstest_with_much_enabled() {
     pjdfstest(&["--cache=auto", "--writeback", "--xattr", "--posix-acl"]);
 }
 
-/// All of its tests pass but those that are listed.
+#[test]
+#[ignore = "needs pjdfstest and root; .ci/run runs it"]
+fn pjdfstest_in_an_export() {
+    let named = |host: &Path| {
+        let mut source = OsString::from("data=");
+        source.push(host);
+        source
+    };
+    pjdfstest_on(Bench::of(named, "data", &["--xattr"]));
+}
+
 fn pjdfstest(options: &[&str]) {
-    let bench = Bench::new(options);
+    pjdfstest_on(Bench::new(options));
+}
+
+/// All of its tests pass but those that are listed.
+fn pjdfstest_on(bench: Bench) {
     let other = Mount::start("memory:", bench.outside("other"), &[]);
     let config = fs::read_to_string(format!("{HERE}/mount/pjdfstest.toml")).unwrap();
     let remounting = config.replace("allow_remount = false", "allow_remount = true");
@@ -91,7 +119,7 @@ fn pjdfstest(options: &[&str]) {
         fs::write(&path, config).unwrap();
         let mut command = Command::new("pjdfstest");
         command.args(["-c".as_ref(), path.as_path()]);
-        command.args(["-p".as_ref(), bench.mount.path()]);
+        command.args(["-p".as_ref(), bench.root.as_path()]);
         command.args(["-s".as_ref(), other.path()]);
         command.env("PATH", path_to_plain_mount(&bench)).args(tests);
         let output = command.output().expect("pjdfstest is installed");
@@ -225,7 +253,7 @@ impl Fsx {
     fn run(&self, bench: &Bench) -> Output {
         let config = bench.outside("fsx.toml");
         fs::write(&config, self.config()).unwrap();
-        let file = bench.mount.path().join("file");
+        let file = bench.root.join("file");
         let operations = env::var("FSX_OPERATIONS").unwrap_or_else(|_| "2000".to_owned());
         let mut command = Command::new("fsx");
         command.args(["-f".as_ref(), config.as_path()]);

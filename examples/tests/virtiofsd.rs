@@ -228,6 +228,40 @@ fn read_only_share_refuses_changes() {
 }
 
 #[test]
+fn several_directories_are_shared() {
+    let directory = tempfile::tempdir().unwrap();
+    let exports: Vec<_> = ["a", "b:ro"]
+        .map(|name| {
+            let path = directory.path().join(&name[..1]);
+            fs::create_dir(&path).unwrap();
+            format!("--export={}={}{}", &name[..1], path.display(), &name[1..])
+        })
+        .into();
+    let both = [
+        exports[0].as_str(),
+        "--shared-dir=/tmp",
+        "--socket-path=/tmp/s",
+    ];
+    assert_refused(
+        &both,
+        2,
+        &["--export", "--shared-dir", "cannot be used with"],
+    );
+    assert_refused(&["--export=/tmp", "--socket-path=/tmp/s"], 2, &["NAME=DIR"]);
+
+    let daemon = Daemon::start_sharing(&directory.path().join("socket"), &exports);
+    let mut mount = connect(&daemon).mount(&MountOptions::default()).unwrap();
+    let [a, b] = [c"a", c"b"].map(|name| {
+        let entry = mount.lookup(fuse_wire::NodeId::ROOT, name).unwrap();
+        entry.nodeid
+    });
+    mount.mkdir(a, c"new", 0o755).unwrap();
+    assert!(directory.path().join("a/new").exists());
+    let error = mount.mkdir(b, c"new", 0o755).unwrap_err();
+    assert_eq!(error.errno(), Some(fuse_wire::Errno::EROFS));
+}
+
+#[test]
 fn tag_is_told() {
     let directory = tempfile::tempdir().unwrap();
     let daemon = start(directory.path(), &["--tag=mine", "--num-request-queues=3"]);

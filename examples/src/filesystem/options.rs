@@ -1,12 +1,24 @@
 use std::path::Path;
+use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use fuse_fs::{Access, SessionConfig};
-use passthrough_fs::{CachePolicy, Config};
+use fuse_fs::{Access, Exports, ReadOnly, Serve, Session, SessionConfig};
+use passthrough_fs::{CachePolicy, Config, PassthroughFs};
+use rustix::process::{Resource, getrlimit};
 
+use super::exports::Export;
 use super::extras::ExtraOptions;
 use super::inodes::InodeOptions;
 use super::privileges::PrivilegeOptions;
+
+/// Why something cannot be shared.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error(transparent)]
+    Directory(#[from] passthrough_fs::NewError),
+    #[error(transparent)]
+    Export(#[from] fuse_fs::ExportError),
+}
 
 /// What of a directory is shared, and how.
 #[derive(Debug, Args)]
@@ -57,6 +69,33 @@ impl FilesystemOptions {
         self.readonly
     }
 
+    /// Serves the directory `root`.
+    pub(crate) fn serve(&self, root: &Path) -> Result<Arc<dyn Serve>, Error> {
+        let filesystem = PassthroughFs::new(self.passthrough(root))?;
+        Ok(Arc::new(Session::with_config(filesystem, self.session())))
+    }
+
+    /// Serves several directories as one.
+    pub(crate) fn serve_exports(&self, exports: &[Export]) -> Result<Arc<dyn Serve>, Error> {
+        // They share what this process may have open.
+        let share = |all: usize| all.checked_div(exports.len()).unwrap_or(all);
+        let descriptors = share(usable_descriptors());
+        let mut whole = Exports::new();
+        for export in exports {
+            let mut config = self
+                .passthrough(&export.directory)
+                .max_descriptors(descriptors);
+            config.max_open_inodes = config.max_open_inodes.map(share);
+            let filesystem = PassthroughFs::new(config)?;
+            let name = export.name.clone();
+            whole = match export.access {
+                Access::ReadWrite => whole.add(name, filesystem)?,
+                Access::ReadOnly => whole.add(name, ReadOnly::new(filesystem))?,
+            };
+        }
+        Ok(Arc::new(Session::with_config(whole, self.session())))
+    }
+
     /// What a session allows.
     pub(crate) fn session(&self) -> SessionConfig {
         let access = match self.readonly {
@@ -65,6 +104,13 @@ impl FilesystemOptions {
         };
         SessionConfig::new().access(access)
     }
+}
+
+/// Descriptors that this process may have open, less those that it needs itself.
+fn usable_descriptors() -> usize {
+    const OWN: u64 = 64;
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(limit.saturating_sub(OWN)).unwrap_or(usize::MAX)
 }
 
 impl From<CacheMode> for CachePolicy {

@@ -14,12 +14,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use fuse_fs::{MemFs, Serve, Session};
-use passthrough_fs::PassthroughFs;
 use rustix::fs::Mode;
 use rustix::process::umask;
 
 use crate::signals::{self, Signals};
-use crate::{cli, limits};
+use crate::{cli, filesystem, limits};
 use mounted::{Mounted, Request};
 use options::Options;
 use source::Source;
@@ -33,7 +32,9 @@ enum Error {
     #[error(transparent)]
     Signals(#[from] signals::Error),
     #[error(transparent)]
-    Filesystem(#[from] passthrough_fs::NewError),
+    Filesystem(#[from] filesystem::Error),
+    #[error("several SOURCEs need a name each: NAME=DIR or NAME=DIR:ro")]
+    Unnamed,
     #[error(
         "cannot mount {} on {}, which is inside of it: it would contain itself; \
          mount it elsewhere, or on itself", .0.display(), .1.display()
@@ -57,6 +58,7 @@ pub fn main() -> ExitCode {
     options.log.start();
     match serve(&options) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error @ Error::Unnamed) => cli::misuse(NAME, &error.to_string()),
         Err(error) => cli::failure(NAME, &error),
     }
 }
@@ -66,16 +68,18 @@ fn serve(options: &Options) -> Result<(), Error> {
     let signals = Signals::catch()?;
     limits::raise_open_files();
     let filesystem = filesystem(options)?;
+    let sources: Vec<_> = options.sources.iter().map(Source::to_string).collect();
+    let source = sources.join(",");
     let (mounted, device) = Mounted::new(&Request {
-        source: options.source.to_string(),
-        kind: options.source.kind(),
+        source: source.clone(),
+        kind: kind(&options.sources),
         mountpoint: &options.mountpoint,
         readonly: options.filesystem.is_readonly(),
     })?;
     // The kernel has applied the mask of whoever asks to the modes that it asks for.
     umask(Mode::empty());
     let path = mounted.path().display();
-    tracing::info!("mounted {} on {path}", options.source);
+    tracing::info!("mounted {source} on {path}");
     let by_signal = mounted.clone();
     signals.on_first(move || unmount(&by_signal))?;
     let threads = usize::from(options.threads);
@@ -96,17 +100,34 @@ fn unmount(mounted: &Mounted) {
 }
 
 fn filesystem(options: &Options) -> Result<Arc<dyn Serve>, Error> {
-    let session = options.filesystem.session();
-    Ok(match &options.source {
-        Source::Directory(path) => {
-            check_not_inside(path, &options.mountpoint)?;
-            let filesystem = PassthroughFs::new(options.filesystem.passthrough(path))?;
-            Arc::new(Session::with_config(filesystem, session))
+    for directory in options.sources.iter().filter_map(Source::directory) {
+        check_not_inside(directory, &options.mountpoint)?;
+    }
+    match options.sources.as_slice() {
+        [Source::Directory(path)] => Ok(options.filesystem.serve(path)?),
+        [Source::Memory { limit }] => {
+            let session = options.filesystem.session();
+            let filesystem = MemFs::with_limit(*limit);
+            Ok(Arc::new(Session::with_config(filesystem, session)))
         }
-        Source::Memory { limit } => {
-            Arc::new(Session::with_config(MemFs::with_limit(*limit), session))
+        sources => {
+            let exports = sources.iter().map(|source| match source {
+                Source::Export(export) => Ok(export.clone()),
+                Source::Directory(_) | Source::Memory { .. } => Err(Error::Unnamed),
+            });
+            let exports = exports.collect::<Result<Vec<_>, _>>()?;
+            Ok(options.filesystem.serve_exports(&exports)?)
         }
-    })
+    }
+}
+
+/// What kind of filesystem they make, in a word.
+fn kind(sources: &[Source]) -> &'static str {
+    match sources {
+        [Source::Directory(_)] => "passthrough",
+        [Source::Memory { .. }] => "memory",
+        _ => "exports",
+    }
 }
 
 /// A mount inside of what it shows is held by itself, and would never be unmounted.

@@ -15,6 +15,9 @@ Examples:
   The same, read-only, with nothing cached:
     mount --readonly --cache=never /srv/data /mnt
 
+  Two directories as one, the second only to be read:
+    mount data=/srv/data images=/srv/images:ro /mnt
+
   A filesystem in memory, of at most 64 MiB, gone when it is unmounted:
     mount memory:64M /mnt
 
@@ -35,13 +38,19 @@ called wrongly.";
 #[derive(Debug, Parser)]
 #[command(name = "mount", version, after_help = EXAMPLES)]
 pub(super) struct Options {
-    /// Directory to mount, or `memory:` or `memory:SIZE` for a filesystem in memory that holds up to
-    /// SIZE bytes (suffixes K, M, G; 1G unless told). A directory of such a name is ./memory:
-    #[arg(value_name = "SOURCE", value_parser = OsStringValueParser::new().try_map(Source::parse))]
-    pub(super) source: Source,
+    /// What to mount: a directory; or NAME=DIR, or NAME=DIR:ro, each of which becomes a directory NAME;
+    /// or memory: or memory:SIZE, a filesystem in memory that holds up to SIZE bytes (suffixes K, M, G;
+    /// 1G unless told). A directory whose name looks so is ./a=b
+    #[arg(
+        value_name = "SOURCE",
+        required = true,
+        num_args = 1..,
+        value_parser = OsStringValueParser::new().try_map(Source::parse),
+    )]
+    pub(super) sources: Vec<Source>,
 
     /// Directory to mount it on
-    #[arg(value_name = "MOUNTPOINT")]
+    #[arg(value_name = "MOUNTPOINT", required = true)]
     pub(super) mountpoint: PathBuf,
 
     /// Most threads that serve. They are started as they are needed; one is kept from waiting for

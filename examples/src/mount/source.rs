@@ -2,9 +2,11 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use fuse_fs::MemFs;
+
+use crate::filesystem::Export;
 
 /// What names a filesystem in memory, before its size.
 const MEMORY: &str = "memory:";
@@ -14,6 +16,8 @@ const MEMORY: &str = "memory:";
 pub(super) enum Source {
     /// A directory of the host.
     Directory(PathBuf),
+    /// One of several directories, under a name.
+    Export(Export),
     /// A filesystem in memory.
     Memory {
         /// Bytes that it holds at most.
@@ -28,7 +32,10 @@ impl Source {
     /// Says what is wrong with the size.
     pub(super) fn parse(text: OsString) -> Result<Self, String> {
         let Some(size) = text.to_str().and_then(|text| text.strip_prefix(MEMORY)) else {
-            return Ok(Self::Directory(text.into()));
+            return Ok(match Export::parse_named(&text) {
+                Some(export) => Self::Export(export),
+                None => Self::Directory(text.into()),
+            });
         };
         let limit = match size {
             "" => MemFs::DEFAULT_LIMIT,
@@ -39,11 +46,12 @@ impl Source {
         Ok(Self::Memory { limit })
     }
 
-    /// What kind of filesystem it is, in a word.
-    pub(super) fn kind(&self) -> &'static str {
+    /// The directory of the host that it is.
+    pub(super) fn directory(&self) -> Option<&Path> {
         match self {
-            Self::Directory(_) => "passthrough",
-            Self::Memory { .. } => "memory",
+            Self::Directory(path) => Some(path),
+            Self::Export(export) => Some(export.directory()),
+            Self::Memory { .. } => None,
         }
     }
 }
@@ -63,6 +71,7 @@ impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Directory(path) => path.display().fmt(f),
+            Self::Export(export) => export.directory().display().fmt(f),
             Self::Memory { .. } => f.write_str(MEMORY),
         }
     }
@@ -101,7 +110,7 @@ mod tests {
 
     #[test]
     fn everything_else_is_a_directory() {
-        for text in ["/srv", "memory", "./memory:", "Memory:"] {
+        for text in ["/srv", "memory", "./memory:", "Memory:", "./a=b", "/a=b"] {
             assert_eq!(
                 Source::parse(text.into()),
                 Ok(Source::Directory(text.into()))

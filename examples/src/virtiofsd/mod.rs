@@ -8,15 +8,14 @@ use std::os::unix::net::UnixListener;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use fuse_fs::{Serve, Session};
-use passthrough_fs::PassthroughFs;
+use fuse_fs::Serve;
 use rustix::fs::Mode;
 use rustix::process::umask;
 use vhost_user_fs::{Backend, BackendConfig, ConfigError, Daemon, DaemonError};
 use virtio_fs_queue::Pool;
 
 use crate::signals::{self, Signals};
-use crate::{cli, limits};
+use crate::{cli, filesystem, limits};
 use options::Options;
 use socket::BoundSocket;
 
@@ -38,7 +37,7 @@ enum Error {
     #[error(transparent)]
     Signals(#[from] signals::Error),
     #[error(transparent)]
-    Filesystem(#[from] passthrough_fs::NewError),
+    Filesystem(#[from] filesystem::Error),
     #[error(transparent)]
     Socket(#[from] socket::Error),
     #[error("--num-request-queues: {0}")]
@@ -89,15 +88,16 @@ fn serve(options: &Options) -> Result<(), Error> {
     Ok(())
 }
 
-fn filesystem(options: &Options) -> Result<Arc<dyn Serve>, Error> {
-    let filesystem = PassthroughFs::new(options.filesystem.passthrough(options.shared_dir()))?;
-    let session = Session::with_config(filesystem, options.filesystem.session());
-    Ok(Arc::new(session))
+fn filesystem(options: &Options) -> Result<Arc<dyn Serve>, filesystem::Error> {
+    match options.exports.as_slice() {
+        [] => options.filesystem.serve(options.shared_dir()),
+        exports => options.filesystem.serve_exports(exports),
+    }
 }
 
 /// The socket to listen on, and what removes it at the end where it was made here.
 fn listen(options: &Options) -> Result<(UnixListener, Option<BoundSocket>), Error> {
-    let shared = options.shared_dir().display();
+    let shared = options.shared();
     if let Some(fd) = options.fd {
         let listener = socket::inherited(fd)?;
         tracing::info!("listening on descriptor {fd}, sharing {shared}");

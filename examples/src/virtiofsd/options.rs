@@ -2,9 +2,10 @@ use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use vhost_user_fs::{MAX_REQUEST_QUEUES, Tag};
 
-use crate::filesystem::FilesystemOptions;
+use crate::filesystem::{Export, FilesystemOptions};
 use crate::log::LogOptions;
 
 const EXAMPLES: &str = "\
@@ -16,6 +17,10 @@ Examples:
   has read for as long as it likes:
     virtiofsd --socket-path=/run/images.sock --shared-dir=/srv/images \\
         --readonly --cache=always
+
+  Share two directories as one, the second only to be read:
+    virtiofsd --socket-path=/run/both.sock --export=data=/srv/data \\
+        --export=images=/srv/images:ro
 
   The machine's memory must be shared with the daemon. With QEMU:
     qemu-system-x86_64 ... -machine memory-backend=mem -m 1G \\
@@ -53,9 +58,19 @@ pub(super) struct Options {
     #[arg(
         long,
         value_name = "DIR",
-        required_unless_present = "print_capabilities"
+        required_unless_present_any = ["print_capabilities", "exports"]
     )]
     shared_dir: Option<PathBuf>,
+
+    /// Share DIR as the directory NAME, read-only with :ro. To be repeated, instead of --shared-dir,
+    /// for several directories in one share
+    #[arg(
+        long = "export",
+        value_name = "NAME=DIR[:ro]",
+        conflicts_with = "shared_dir",
+        value_parser = OsStringValueParser::new().try_map(Export::parse),
+    )]
+    pub(super) exports: Vec<Export>,
 
     /// Tag that the device tells the VMM, 1 to 36 bytes. QEMU ignores it and wants its own tag=
     #[arg(long)]
@@ -90,6 +105,14 @@ impl Options {
     /// The directory to share. There is one, unless only capabilities are printed.
     pub(super) fn shared_dir(&self) -> &Path {
         self.shared_dir.as_deref().unwrap_or(Path::new(""))
+    }
+
+    /// What is shared, for whoever reads the log.
+    pub(super) fn shared(&self) -> String {
+        let exports = self.exports.iter().map(Export::directory);
+        let directories = self.shared_dir.as_deref().into_iter().chain(exports);
+        let texts: Vec<_> = directories.map(|path| path.display().to_string()).collect();
+        texts.join(", ")
     }
 
     /// Where to listen. There is a path where there is no descriptor.

@@ -15,12 +15,20 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Starts the daemon on `socket` and returns when a front-end can connect to it.
     pub(crate) fn start<A: AsRef<OsStr>>(socket: &Path, shared_dir: &Path, args: &[A]) -> Self {
+        let shared_dir = [OsStr::new("--shared-dir"), shared_dir.as_os_str()];
+        let args = args.iter().map(AsRef::as_ref);
+        Self::start_sharing(socket, shared_dir.into_iter().chain(args))
+    }
+
+    /// As [`start`](Self::start), with `args` to say what is shared.
+    pub(crate) fn start_sharing<A: AsRef<OsStr>>(
+        socket: &Path,
+        args: impl IntoIterator<Item = A>,
+    ) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_virtiofsd"));
         command
             .arg("--socket-path")
             .arg(socket)
-            .arg("--shared-dir")
-            .arg(shared_dir)
             .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
