@@ -7,6 +7,7 @@ use fuse_fs::abi::*;
 use fuse_fs::flags::*;
 use fuse_fs::*;
 use passthrough_fs::Feature;
+use passthrough_fs::{Config, InodeFileHandles, NewError, PassthroughFs};
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount,
 };
@@ -163,4 +164,153 @@ fn files_that_cannot_have_acls_have_none() {
         drop(share.fs);
         unmount(share.path.join("ramfs"), UnmountFlags::DETACH).unwrap();
     });
+}
+
+fn mount_tmpfs(at: &std::path::Path) {
+    std::fs::create_dir(at).unwrap();
+    mount("tmpfs", at, "tmpfs", MountFlags::empty(), None).unwrap();
+}
+
+/// What a guest that knows everything agrees on.
+fn agree(share: &Share) {
+    let init = InitIn {
+        flags: u32::MAX,
+        ..Default::default()
+    };
+    let mut negotiation = Negotiation::new(&init, InitFlags::empty());
+    share.fs.init(&mut negotiation).unwrap();
+}
+
+#[test]
+fn numbers_are_unique_where_the_guest_knows_no_submounts() {
+    with_own_mounts("numbers_are_unique", || {
+        let share = Share::new();
+        let (first, second) = (share.host("first"), share.host("second"));
+        for path in [&first, &second] {
+            mount_tmpfs(path);
+            std::fs::write(path.join("file"), "").unwrap();
+        }
+        let numbers = |announced: bool| {
+            let root = share.opendir(NodeId::ROOT);
+            let listed = share.list(root, 4096, true);
+            ["first", "second"].map(|name| {
+                let dir = share.lookup(name).unwrap();
+                let file = share.lookup_in(dir.node, "file").unwrap();
+                for entry in [&dir, &file] {
+                    assert_eq!(share.attr(entry.node).ino, entry.attr.ino);
+                    let statx = share.fs.statx(&me(), entry.node, &StatxIn::default());
+                    assert_eq!(statx.unwrap().stat.ino, entry.attr.ino);
+                }
+                let open = share.opendir(dir.node);
+                for plus in [false, true] {
+                    let inside = share.list(open, 4096, plus);
+                    let inside = inside.iter().find(|inside| inside.name == "file");
+                    assert_eq!(inside.unwrap().ino, file.attr.ino);
+                }
+                let listed = listed.iter().find(|listed| listed.name == name);
+                let listed_with_its_number = listed.unwrap().ino == dir.attr.ino;
+                // As on the host, where what is below the mount is listed.
+                assert_eq!(listed_with_its_number, !announced);
+                (dir.attr.ino, file.attr.ino)
+            })
+        };
+        let [of_first, of_second] = numbers(false);
+        assert_ne!(of_first.0, of_second.0);
+        assert_ne!(of_first.1, of_second.1);
+        agree(&share);
+        let [of_first, of_second] = numbers(true);
+        assert_eq!(of_first, of_second, "each is a filesystem of its own");
+        share.fs.destroy();
+        unmount(&first, UnmountFlags::DETACH).unwrap();
+        unmount(&second, UnmountFlags::DETACH).unwrap();
+    });
+}
+
+#[test]
+fn submounts_are_not_announced_unless_configured() {
+    with_own_mounts("submounts_are_not_announced_unless_configured", || {
+        let share = Share::with(|config| config.announce_submounts(false));
+        mount_tmpfs(&share.host("tmpfs"));
+        agree(&share);
+        let tmpfs = share.lookup("tmpfs").unwrap();
+        assert!(!tmpfs.attr.flags.contains(AttrFlags::SUBMOUNT));
+        let host = share.host("tmpfs");
+        assert_ne!(
+            tmpfs.attr.ino,
+            std::os::unix::fs::MetadataExt::ino(&host.metadata().unwrap())
+        );
+        share.fs.destroy();
+        unmount(&host, UnmountFlags::empty()).unwrap();
+    });
+}
+
+#[test]
+fn inodes_below_mounts_are_opened_again() {
+    with_own_mounts("inodes_below_mounts_are_opened_again", || {
+        for mode in [InodeFileHandles::Prefer, InodeFileHandles::Never] {
+            let share = Share::with(|config| config.max_open_inodes(0).inode_file_handles(mode));
+            let tmpfs = share.host("tmpfs");
+            mount_tmpfs(&tmpfs);
+            std::fs::create_dir_all(tmpfs.join("a/b")).unwrap();
+            std::fs::write(tmpfs.join("a/b/file"), "content").unwrap();
+            for name in ["source", "bind"] {
+                std::fs::create_dir(share.host(name)).unwrap();
+            }
+            std::fs::write(share.host("source/file"), "bound").unwrap();
+            mount_bind(share.host("source"), share.host("bind")).unwrap();
+
+            let inside = ["tmpfs", "a", "b", "file"]
+                .iter()
+                .fold(NodeId::ROOT, |dir, name| {
+                    share.lookup_in(dir, name).unwrap().node
+                });
+            let source = share.lookup_in(share.node("source"), "file").unwrap();
+            let bound = share.lookup_in(share.node("bind"), "file").unwrap();
+            assert_eq!(share.attr(inside).size, 7);
+            assert_ne!(source.node, bound.node);
+            assert_eq!(
+                (share.attr(source.node).size, share.attr(bound.node).size),
+                (5, 5)
+            );
+
+            // The file below the mount is the same, but not the one that the guest found there.
+            unmount(share.host("bind"), UnmountFlags::DETACH).unwrap();
+            std::fs::hard_link(share.host("source/file"), share.host("bind/file")).unwrap();
+            if mode == InodeFileHandles::Never {
+                let gone = share.fs.getattr(&me(), bound.node, None);
+                assert_eq!(errno(gone), Errno::ESTALE);
+            }
+            let below = share.lookup_in(share.node("bind"), "file").unwrap();
+            assert_eq!(below.node, source.node);
+
+            // The host can unmount what the guest has forgotten.
+            share.fs.destroy();
+            unmount(&tmpfs, UnmountFlags::empty()).unwrap();
+        }
+    });
+}
+
+/// procfs has neither file handles nor birth times.
+#[test]
+fn what_cannot_be_told_apart_keeps_its_descriptor() {
+    let config = Config::new("/proc/self").inode_file_handles(InodeFileHandles::Mandatory);
+    let error = PassthroughFs::new(config).unwrap_err();
+    assert!(matches!(error, NewError::FileHandles { .. }), "{error}");
+
+    let config = Config::new("/proc/self").max_descriptors(10);
+    let fs = PassthroughFs::new(config).unwrap();
+    let name = cstr("status");
+    let status = fs.lookup(&me(), NodeId::ROOT, Name::new(&name).unwrap());
+    let status = status.unwrap().node;
+    let (mut found, mut refused) = (1, 0);
+    for entry in std::fs::read_dir("/proc/self").unwrap() {
+        let name = cstr(entry.unwrap().file_name().to_str().unwrap());
+        match fs.lookup(&me(), NodeId::ROOT, Name::new(&name).unwrap()) {
+            Ok(_) => found += 1,
+            Err(Error::Errno(Errno::ENFILE)) => refused += 1,
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+    assert!(found >= 10 && refused > 0, "{found} {refused}");
+    fs.getattr(&me(), status, None).unwrap();
 }
