@@ -54,6 +54,7 @@ impl FileSystem for PassthroughFs {
         self.inodes.forget(node, nlookup);
     }
 
+    /// While there is a handle, the node has a descriptor, so that the handle is of no use here.
     fn getattr(&self, cx: &Context<'_>, node: NodeId, _: Option<Handle>) -> Result<Attributes> {
         self.do_getattr(cx, node)
     }

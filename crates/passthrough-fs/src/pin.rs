@@ -207,7 +207,8 @@ impl Pin {
     pub(crate) fn add_handle_with(&self, descriptor: &Arc<Descriptor>, room: Room) {
         let mut state = self.lock();
         state.open_handles = state.open_handles.saturating_add(1);
-        if matches!(state.descriptor, Held::Cold) && descriptor.room.set(room).is_ok() {
+        if matches!(state.descriptor, Held::Cold) {
+            descriptor.room.get_or_init(|| room);
             state.descriptor = Held::Open(Arc::clone(descriptor));
         }
     }

@@ -358,6 +358,36 @@ fn an_inode_with_a_reused_number_that_was_not_looked_at_since_is_stale() {
     });
 }
 
+/// A request that must not wait is made again where it may, so that it must not have done anything
+/// before.
+#[test]
+fn what_must_not_wait_is_put_off_before_it_is_begun() {
+    each_way(|share| {
+        std::fs::write(share.host("file"), "content").unwrap();
+        let name = name("new");
+        let name = Name::new(&name).unwrap();
+        let args = CreateIn {
+            flags: RDWR | rustix::fs::OFlags::EXCL.bits(),
+            mode: 0o600,
+            ..Default::default()
+        };
+        let (created, _) = share
+            .fs
+            .create(&hasty(), NodeId::ROOT, name, &args)
+            .unwrap();
+        assert_eq!(share.attr(created.node).mode, 0o100_600);
+        let node = share.node("file");
+        match share.fs.getattr(&hasty(), node, None) {
+            Ok(attributes) => assert_eq!(attributes.attr.size, 7),
+            Err(error) => assert_eq!(error, Error::WouldBlock),
+        }
+        // In memory nothing waits.
+        if share.path.starts_with("/dev/shm") {
+            share.fs.getattr(&hasty(), node, None).unwrap();
+        }
+    });
+}
+
 #[test]
 fn what_is_used_keeps_its_descriptor() {
     each_way_with(
