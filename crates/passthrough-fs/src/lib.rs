@@ -11,22 +11,57 @@
 //!
 //! # What keeps a guest inside
 //!
-//! * Every inode that the guest knows is held by a descriptor opened with O_PATH. An operation
-//!   starts from that descriptor, never from a path, so that what the host renames, or replaces by
-//!   a symbolic link, leads nowhere.
+//! * An operation starts from a descriptor of the inode, opened with O_PATH, never from a path, so
+//!   that what the host renames, or replaces by a symbolic link, leads nowhere. Where that had been
+//!   closed ([Descriptors](#descriptors)), it is opened again, and used only if it is of the same
+//!   inode.
 //! * A name is one component and neither `.` nor `..` ([`fuse_fs::Name`]), and openat2(2) resolves
 //!   it beneath its directory, without following symbolic links of any kind.
 //! * Only regular files and directories are opened for I/O, by way of the descriptor that holds
 //!   them. Device nodes, FIFOs and sockets are never opened, symbolic links never followed.
 //! * What is mounted below the shared directory is part of the share.
 //! * Descriptors that stay open for the guest are counted ([`Config::max_descriptors`]), as are the
-//!   bytes of directories kept in memory. Node ids and handles are never given out twice.
+//!   bytes of directories kept in memory, and inodes: the guest may know 8 million, each of which
+//!   takes some 400 bytes. Node ids and handles are never given out twice.
 //!
 //! A directory that the host moves out of the share while the guest holds it can be used by the
 //! guest until it forgets it, as by any process that has it open. The guest's kernel decides who in
 //! the guest may do what; to the host, all of the guest is one party. A guest that may create
 //! files, where the process is root, may also create device nodes and programs with SUID of any
 //! user: share a directory that users of the host cannot reach, or that is mounted `nodev,nosuid`.
+//!
+//! # Descriptors
+//!
+//! An inode that the guest knows keeps its descriptor while there is room
+//! ([`Config::max_open_inodes`]); then those that were not used for the longest time, roughly, give
+//! theirs to others. So a guest can walk through a tree of any size, and ENFILE is for too many open
+//! files only: each takes two descriptors, its own and that of its inode, so that a file that is
+//! removed while it is open stays what it is.
+//!
+//! An inode is opened again by file handle (open_by_handle_at(2)), which finds it wherever it is,
+//! where the process has CAP_DAC_READ_SEARCH in the initial user namespace and the filesystem has
+//! handles ([`Config::inode_file_handles`]). Elsewhere it is opened by its name in its directory, as
+//! far as the guest saw, or changed, them last: up to four names of a file. What is opened by name
+//! is used only if device, number and mount are as before, and so is the file handle, or, on a
+//! filesystem that has none, the time of birth. If not, the guest is told ESTALE; its kernel then
+//! looks the path up again, and finds what is there now. So what the *host* renames is stale by name
+//! until the guest comes across it again, as is what is more than 4096 directories below the next
+//! one that is open, and what the process may no longer search for.
+//!
+//! Without a descriptor nothing keeps the host from giving an inode's number to another file. So a
+//! lookup that finds the number of such an inode compares file handles or times of birth, too,
+//! before it takes the file for the one that is known. File handles tell for sure. The time of birth
+//! is as exact as the host's clock for timestamps, some milliseconds: a file that is replaced by one
+//! with the same number within that time is taken for it. On a filesystem with neither, inodes keep
+//! their descriptors, as do those that have no name left.
+//!
+//! # Inode numbers
+//!
+//! A guest that knows submounts (FUSE_SUBMOUNTS) shows a device number of its own for each mount of
+//! the host, and the host's inode numbers. To any other, or with [`Config::announce_submounts`] off,
+//! the share is one filesystem: numbers on the device of the root stay, those on others get upper
+//! bits that differ, in the order in which devices are seen. That is the same in directories, in
+//! attributes and with statx(2).
 //!
 //! # Threads and credentials
 //!
@@ -82,7 +117,8 @@
 //! copy_file_range(2), synchronous writes, everything on a network filesystem) is put off with
 //! [`WouldBlock`](fuse_fs::Error::WouldBlock). Writes to the page cache, metadata operations and
 //! reading a directory on local storage are done at once, though they may wait for the device. In
-//! memory (tmpfs, ramfs) nothing is put off. No lock is held while a system call waits, except that
+//! memory (tmpfs, ramfs) nothing is put off. An inode is opened again with RESOLVE_CACHED, too, or
+//! put off if that is done by file handle. No lock is held while a system call waits, except that
 //! of a directory handle, whose readers take turns.
 //!
 //! # System calls for each operation
@@ -126,7 +162,9 @@
 //! An inode that gave its descriptor back takes two more when it is used, by file handle
 //! (open_by_handle_at(2), close(2)), and four by its name, more where directories above it have none
 //! either. Where there is no room for a descriptor, what is found takes a file handle
-//! (name_to_handle_at(2)) and a close(2). A share whose inodes are opened by name again takes one
+//! (name_to_handle_at(2)) and a close(2). Where another inode gives its descriptor up for it, that
+//! takes three the first time and two from then on. To look up what is known and has no descriptor
+//! takes one more. A share whose inodes are opened by name again takes one
 //! more for a RENAME.
 //!
 //! A write, a truncating open or a truncation that clears SUID and SGID takes one more where the
@@ -156,8 +194,7 @@
 //!
 //! There are no DAX and no export by NFS. Directories, symbolic links and special files have no
 //! descriptor when they are made: they are looked up by name right after, and if the host replaces
-//! one at that moment the guest is told of its replacement. Inode numbers are the host's; where file systems
-//! are mounted in the share and the guest does not know submounts, they may repeat.
+//! one at that moment the guest is told of its replacement.
 
 #![deny(unsafe_code)]
 #![cfg_attr(
