@@ -6,12 +6,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use common::every::{data, operation};
 use common::files::{O_RDONLY, O_RDWR, Open};
-use common::{Guest, offer};
+use common::{Answer, Guest, offer};
 use fuse_fs::abi::*;
 use fuse_fs::flags::{AttrFlags, InitFlags, RenameFlags};
 use fuse_fs::*;
-use fuse_wire::{DirentsPlus, Operation};
+use fuse_wire::{DirentsPlus, Opcode, Operation};
 
 const ROOT: NodeId = NodeId::ROOT;
 const PLAIN: RenameFlags = RenameFlags::empty();
@@ -487,5 +488,46 @@ fn what_one_lacks_the_others_are_still_asked() {
                 .ask(ROOT, Operation::SyncFs(SyncfsIn::default()))
                 .is_empty_success()
         );
+    });
+}
+
+#[test]
+fn threads_lose_no_lookup() {
+    with_odd(Exports::new(), |guest, seen| {
+        let exports = ["one", "two"].map(|name| guest.lookup(ROOT, name).unwrap().nodeid);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for round in 0..1000 {
+                        let file = guest.lookup(exports[round % 2], "a").unwrap().nodeid;
+                        guest.getattr(file).unwrap();
+                        guest.forget(file, 1);
+                    }
+                });
+            }
+        });
+        for seen in seen {
+            assert_eq!(seen.lock().unwrap().lookups[&node_of(b"a")], 0);
+        }
+    });
+}
+
+#[test]
+fn any_node_and_handle_is_answered() {
+    with_odd(Exports::new(), |guest, _| {
+        let one = guest.lookup(ROOT, "one").unwrap().nodeid;
+        let file = guest.lookup(one, "a").unwrap().nodeid;
+        let session_ends = [Opcode::Init, Opcode::Destroy];
+        for &opcode in Opcode::ALL.iter().filter(|it| !session_ends.contains(it)) {
+            for node in [0, 1, 2, 3, 4, file.0 + 1, u64::MAX - 1, u64::MAX].map(NodeId) {
+                let answer = guest.ask_with_data(node, operation(opcode), data(opcode));
+                assert_eq!(
+                    answer == Answer::NoReply,
+                    !opcode.expects_reply(),
+                    "{opcode}"
+                );
+            }
+        }
+        assert_eq!(guest.lookup(one, "a").unwrap().nodeid, file);
     });
 }
