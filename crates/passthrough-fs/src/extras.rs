@@ -15,7 +15,8 @@ bitflags::bitflags! {
     #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
     pub struct Extras: u32 {
         /// The guest collects writes in its page cache and sends them later, and owns the size and
-        /// the times of the files that it writes. Right only where nobody else changes them.
+        /// the times of the files that it writes. Right only where nobody else changes them. Holes
+        /// of files are not told (lseek(2)).
         const WRITEBACK = 1 << 0;
         /// Files can be mapped shared in the guest also where [`CachePolicy`] keeps their data out
         /// of its page cache. What the host and other guests change is not seen in a mapping.

@@ -5,10 +5,10 @@ use fuse_fs::flags::WriteFlags;
 use fuse_fs::{Context, Errno, Error, IoFlags, NodeId, PayloadSink, PayloadSource, Result};
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 
-use crate::PassthroughFs;
 use crate::fsetid::SuidSgid;
 use crate::handle_table::Durability;
 use crate::volume::Volume;
+use crate::{Extras, PassthroughFs};
 
 /// Most bytes copied in one request, so that none takes for ever. The guest asks for the rest.
 const MAX_COPY: u64 = 1 << 30;
@@ -111,7 +111,12 @@ impl PassthroughFs {
         }
     }
 
+    /// What the guest has yet to write back would pass for holes, and be left out of a copy. Linux
+    /// does not write it back before it asks. When it cannot ask, it takes all of a file for data.
     pub(crate) fn do_lseek(&self, node: NodeId, args: &LseekIn) -> Result<u64> {
+        if self.agreed.contains(Extras::WRITEBACK) {
+            return Err(Errno::ENOSYS.into());
+        }
         let file = self.file(args.fh, node)?;
         let to = match args.whence {
             SEEK_DATA => SeekFrom::Data(args.offset),

@@ -153,6 +153,24 @@ fn with_writeback_what_is_written_can_be_read() {
 }
 
 #[test]
+fn with_writeback_the_host_does_not_know_where_data_is() {
+    for (extras, errno) in [
+        (Extras::WRITEBACK, Some(Errno::ENOSYS)),
+        (Extras::empty(), None),
+    ] {
+        let share = share_with(extras);
+        let (node, fh) = share.file("file", b"content", RDWR);
+        let seek_hole = LseekIn {
+            fh,
+            whence: 4,
+            ..Default::default()
+        };
+        let found = share.fs.lseek(&me(), node, &seek_hole);
+        assert_eq!(found, errno.map_or(Ok(7), |errno| Err(errno.into())));
+    }
+}
+
+#[test]
 fn without_a_guest_that_writes_back_nothing_is_different() {
     let share = Share::with(|config| config.extras(Extras::WRITEBACK));
     assert!(share.init(InitFlags::empty()).is_empty());
