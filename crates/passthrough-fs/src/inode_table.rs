@@ -302,7 +302,7 @@ mod tests {
     use super::*;
     use crate::attr::stat_fd;
     use crate::config::InodeFileHandles;
-    use crate::pin::Descriptor;
+    use crate::pin::{Chance, Descriptor};
     use crate::proc::ProcSelfFd;
     use crate::volume::Volumes;
 
@@ -365,7 +365,11 @@ mod tests {
             crate::pin::Verdict::Perhaps(descriptor) => descriptor,
             verdict => panic!("{verdict:?}"),
         };
-        assert!(cold.pin.close(judged(cold.pin.judge())).is_some());
+        assert!(
+            cold.pin
+                .close(judged(cold.pin.judge(Chance::Second)))
+                .is_some()
+        );
         cold.pin.lose();
         let next = inode(table.arrival(), 3);
         let next_node = table.insert(&next).unwrap();
@@ -383,7 +387,7 @@ mod tests {
         let table = table();
         let node = look_up(&table, 2);
         let inode_2 = table.get(node).unwrap();
-        let crate::pin::Verdict::Perhaps(judged) = inode_2.pin.judge() else {
+        let crate::pin::Verdict::Perhaps(judged) = inode_2.pin.judge(Chance::Second) else {
             panic!("it is idle");
         };
         assert!(inode_2.pin.close(judged).is_some());

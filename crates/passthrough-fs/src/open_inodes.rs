@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::budget::{Budget, Permit};
 use crate::inode_table::Inode;
-use crate::pin::{Pinned, Room, Verdict};
+use crate::pin::{Chance, Pinned, Room, Verdict};
 
-/// Most descriptors that are looked at to find one to close, so that no request takes for ever.
-/// The next one goes on from there.
+/// Most descriptors that are looked at to find one that was not used of late, and then to find any
+/// that can be closed, so that no request takes for ever. The next one goes on from there.
 const MAX_JUDGED: usize = 4096;
 /// Entries of the queue that are there before those of inodes that are gone are looked for.
 const MIN_PURGED: usize = 1024;
@@ -16,7 +16,7 @@ const MIN_PURGED: usize = 1024;
 /// Counts what is open for the guest, and knows the inodes whose descriptors can be closed.
 ///
 /// Which one is closed is decided by second chance: the one that was opened first, unless it was
-/// used since it was last its turn.
+/// used since it was last its turn. Where too many were, the next one goes all the same.
 #[derive(Debug)]
 pub(crate) struct OpenInodes {
     inodes: Budget,
@@ -55,7 +55,10 @@ impl OpenInodes {
     /// Closes the descriptor of an inode that can be found again, and returns the room it took.
     pub(crate) fn evict(&self) -> Option<Room> {
         let turns = self.queue.lock().inodes.len().saturating_mul(2);
-        (0..turns.min(MAX_JUDGED)).find_map(|_| self.queue.close(&self.queue.next()?))
+        let evict = |chance| self.queue.close(&self.queue.next()?, chance);
+        let unused = (0..turns.min(MAX_JUDGED)).find_map(|_| evict(Chance::Second));
+        let judged = turns.saturating_sub(MAX_JUDGED).min(MAX_JUDGED);
+        unused.or_else(|| (0..judged).find_map(|_| evict(Chance::Last)))
     }
 
     /// The descriptor of `inode`, if it is open, may be closed to make room.
@@ -86,7 +89,7 @@ pub(crate) struct KeptOpen {
 impl Drop for KeptOpen {
     fn drop(&mut self) {
         self.inode.pin.remove_handle();
-        if self.inode.pin.is_surplus() && self.queue.close(&self.inode).is_some() {
+        if self.inode.pin.is_surplus() && self.queue.close(&self.inode, Chance::Second).is_some() {
             return;
         }
         self.queue.enqueue(&self.inode);
@@ -113,8 +116,8 @@ impl Queue {
     }
 
     /// Closes the descriptor of an inode that is not in the queue, if nothing is against it.
-    fn close(&self, inode: &Arc<Inode>) -> Option<Room> {
-        match inode.pin.judge() {
+    fn close(&self, inode: &Arc<Inode>, chance: Chance) -> Option<Room> {
+        match inode.pin.judge(chance) {
             Verdict::Later => self.push(inode),
             Verdict::No => {}
             Verdict::Perhaps(descriptor) => {

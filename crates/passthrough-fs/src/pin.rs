@@ -108,6 +108,13 @@ enum Held {
     Lost,
 }
 
+/// Whether a descriptor that was used of late gets another chance to stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Chance {
+    Second,
+    Last,
+}
+
 /// Whether a descriptor can be closed.
 #[derive(Debug)]
 pub(crate) enum Verdict {
@@ -241,7 +248,7 @@ impl Pin {
     }
 
     /// Takes it out of the queue, unless the verdict is to come back to it later.
-    pub(crate) fn judge(&self) -> Verdict {
+    pub(crate) fn judge(&self, chance: Chance) -> Verdict {
         let mut state = self.lock();
         let verdict = match &state.descriptor {
             Held::Open(_) if state.open_handles != 0 => Verdict::No,
@@ -249,7 +256,7 @@ impl Pin {
                 // Only who has the lock adds users.
                 let in_use = Arc::strong_count(descriptor) > 1;
                 let was_used = self.referenced.swap(false, Ordering::Relaxed);
-                match in_use || was_used {
+                match in_use || (was_used && chance == Chance::Second) {
                     true => Verdict::Later,
                     false => Verdict::Perhaps(Arc::clone(descriptor)),
                 }

@@ -15,6 +15,7 @@ fn descriptors_run_out() {
         a_guest_gets_no_more_descriptors_than_it_may_have(mode);
         a_big_tree_is_walked_with_few_descriptors(mode);
     }
+    what_was_used_of_late_makes_room_too();
     running_out_of_descriptors_is_an_error_and_passes();
 }
 
@@ -28,6 +29,31 @@ fn with_spare_descriptors(spare: u64, test: impl FnOnce()) {
     };
     setrlimit(Resource::Nofile, limit).unwrap();
     test();
+    setrlimit(Resource::Nofile, before).unwrap();
+}
+
+/// However many inodes the guest has just used, it can still open one of them.
+fn what_was_used_of_late_makes_room_too() {
+    const INODES: usize = 6000;
+    let before = getrlimit(Resource::Nofile);
+    if before.maximum.is_some_and(|most| most < 2 * INODES as u64) {
+        eprintln!("skipped: needs more descriptors than {before:?}");
+        return;
+    }
+    let current = before.maximum;
+    setrlimit(Resource::Nofile, Rlimit { current, ..before }).unwrap();
+    let share = Share::with(|config| config.max_descriptors(INODES).max_open_inodes(INODES));
+    let look_up = |n: usize| {
+        std::fs::write(share.host(&n.to_string()), "").unwrap();
+        share.node(&n.to_string())
+    };
+    let nodes: Vec<_> = (0..INODES).map(look_up).collect();
+    for &node in &nodes {
+        share.attr(node);
+    }
+    let open = share.open_node(nodes[0], RDONLY);
+    assert!(open.is_ok(), "{open:?}");
+    drop(share);
     setrlimit(Resource::Nofile, before).unwrap();
 }
 
