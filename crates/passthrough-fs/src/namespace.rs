@@ -3,13 +3,14 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use fuse_fs::abi::{MkdirIn, MknodIn};
 use fuse_fs::flags::RenameFlags;
-use fuse_fs::{Blocking, Context, Entry, Errno, Name, NodeId, Result, SymlinkTarget};
+use fuse_fs::{Blocking, Context, Entry, Errno, Error, Name, NodeId, Result, SymlinkTarget};
 use rustix::fs::{AtFlags, FileType, Mode, RenameFlags as SysRenameFlags};
 
 use crate::PassthroughFs;
 use crate::attr::{decode_device, identity, stat_fd, stat_name};
 use crate::inode_table::Kind;
 use crate::lookup::Guess;
+use crate::open_inodes::KeptOpen;
 use crate::pin::Pinned;
 use crate::proc::FdName;
 use crate::undo::undo_unseen;
@@ -190,7 +191,33 @@ impl PassthroughFs {
         flags: AtFlags,
     ) -> Result<()> {
         let dir = self.directory_inode(cx, parent)?;
-        Ok(rustix::fs::unlinkat(&dir, name.as_c_str(), flags)?)
+        let name = name.as_c_str();
+        let _held = match flags.contains(AtFlags::REMOVEDIR) {
+            true => self.hold(cx, &dir, name)?,
+            false => None,
+        };
+        Ok(rustix::fs::unlinkat(&dir, name, flags)?)
+    }
+
+    /// Opens the directory `name` in `dir` again, if its descriptor was closed. It may be in use
+    /// when it has no name any more, by which it could be found, as the working directory of a
+    /// process in the guest.
+    fn hold(&self, cx: &Context<'_>, dir: &Pinned, name: &CStr) -> Result<Option<KeptOpen>> {
+        if !self.open_inodes.ran_short() {
+            return Ok(None);
+        }
+        // What is not there, or not known, is not in use.
+        let Ok(stat) = stat_name(dir, name) else {
+            return Ok(None);
+        };
+        let Some(known) = self.inodes.find(&identity(&stat)) else {
+            return Ok(None);
+        };
+        match self.pin(cx.blocking, known.inode) {
+            Ok(inode) => Ok(self.open_inodes.keep(&inode)),
+            Err(Error::WouldBlock) => Err(Error::WouldBlock),
+            Err(Error::Errno(_)) => Ok(None),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The descriptors that are open for the guest, and which of them are closed to make room.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::budget::{Budget, Permit};
@@ -22,6 +23,8 @@ pub(crate) struct OpenInodes {
     inodes: Budget,
     descriptors: Budget,
     queue: Arc<Queue>,
+    /// There was no room once, so that there may be inodes without a descriptor.
+    ran_short: AtomicBool,
 }
 
 impl OpenInodes {
@@ -31,6 +34,7 @@ impl OpenInodes {
             inodes: Budget::new(inodes),
             descriptors: Budget::new(descriptors),
             queue: Arc::default(),
+            ran_short: AtomicBool::new(false),
         }
     }
 
@@ -54,11 +58,17 @@ impl OpenInodes {
 
     /// Closes the descriptor of an inode that can be found again, and returns the room it took.
     pub(crate) fn evict(&self) -> Option<Room> {
+        self.ran_short.store(true, Ordering::Relaxed);
         let turns = self.queue.lock().inodes.len().saturating_mul(2);
         let evict = |chance| self.queue.close(&self.queue.next()?, chance);
         let unused = (0..turns.min(MAX_JUDGED)).find_map(|_| evict(Chance::Second));
         let judged = turns.saturating_sub(MAX_JUDGED).min(MAX_JUDGED);
         unused.or_else(|| (0..judged).find_map(|_| evict(Chance::Last)))
+    }
+
+    /// Whether there may be inodes without a descriptor.
+    pub(crate) fn ran_short(&self) -> bool {
+        self.ran_short.load(Ordering::Relaxed)
     }
 
     /// The descriptor of `inode`, if it is open, may be closed to make room.

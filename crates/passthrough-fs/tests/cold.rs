@@ -260,6 +260,29 @@ fn what_is_removed_while_it_is_open_stays_usable() {
     });
 }
 
+/// A process of the guest may have its working directory there.
+#[test]
+fn a_directory_that_the_guest_removes_stays_until_it_is_forgotten() {
+    each_way(|share| {
+        let me = me();
+        let made = share.mkdir(&me, "dir", 0o700).unwrap().node;
+        let before = descriptors_below(&share.path);
+        let dir = name("dir");
+        let rmdir = || share.fs.rmdir(&me, NodeId::ROOT, Name::new(&dir).unwrap());
+        rmdir().unwrap();
+        assert_eq!(share.attr(made).nlink, 0);
+        assert_eq!(errno(share.lookup_in(made, "any")), Errno::ENOENT);
+        share.fs.forget(made, 1);
+        assert_eq!(errno(rmdir()), Errno::ENOENT);
+
+        let full = share.mkdir(&me, "dir", 0o700).unwrap().node;
+        std::fs::write(share.host("dir/file"), "").unwrap();
+        assert_eq!(errno(rmdir()), Errno::ENOTEMPTY);
+        share.attr(full);
+        assert_eq!(descriptors_below(&share.path), before);
+    });
+}
+
 #[test]
 fn what_the_host_puts_in_the_place_of_a_file_is_not_taken_for_it() {
     only_by_name(|share| {
