@@ -86,7 +86,7 @@ fn check(place: &Path, user: User, configure: fn(Config) -> Config) {
     let mut runner = TestRunner::new(config);
     // A directory that this user may not search hides what is in it from those who open it again by
     // its name.
-    let searchable = configure(Config::new("/")).inode_file_handles == InodeFileHandles::Never;
+    let searchable = configure(Config::new("/")).max_open_inodes.is_some();
     let checked = runner.run(&op::ops(LEN, acls), |mut ops| {
         if searchable {
             ops.iter_mut().for_each(Op::keep_searchable);
