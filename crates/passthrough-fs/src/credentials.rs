@@ -19,7 +19,7 @@ const MAX_GROUPS: usize = 16;
 /// What a user other than root keeps while creating something. The guest's kernel has checked the
 /// permissions already, with groups and capabilities that are not known here; the host shall not
 /// check them again. It shall still clear SGID where the caller is not in the group, so CAP_FSETID
-/// is not among these.
+/// is not among these; only the guest's root, where that is another user here, keeps it.
 const KEPT: CapabilitySet = CapabilitySet::DAC_OVERRIDE.union(CapabilitySet::MKNOD);
 
 thread_local! {
@@ -75,8 +75,10 @@ impl Credentials {
         set_umask(umask);
         let mut guard = AsCaller::default();
         let (new_uid, new_gid) = (ids.users.to_host(cx.uid)?, ids.groups.to_host(cx.gid)?);
+        // What the caller is to the guest decides, whoever that is on the host.
+        let sgid = SuidSgid::of(cx);
         let Self::Caller { uid, gid } = *self else {
-            SuidSgid::Kept.apply()?;
+            sgid.apply()?;
             return Ok(guard);
         };
         if new_uid == u32::MAX || new_gid == u32::MAX {
@@ -84,7 +86,7 @@ impl Credentials {
         }
         let (new_uid, new_gid) = (Uid::from_raw(new_uid), Gid::from_raw(new_gid));
         if new_uid == uid {
-            SuidSgid::Kept.apply()?;
+            sgid.apply()?;
         }
         if (new_uid, new_gid) == (uid, gid) {
             return Ok(guard);
@@ -99,10 +101,14 @@ impl Credentials {
         if new_uid != uid {
             set_thread_res_uid(None, new_uid, None)?;
             guard.user = Some((uid, before));
+            let kept = match sgid {
+                SuidSgid::Kept => KEPT | CapabilitySet::FSETID,
+                SuidSgid::Cleared => KEPT,
+            };
             set_capabilities(
                 None,
                 CapabilitySets {
-                    effective: before.effective & KEPT,
+                    effective: before.effective & kept,
                     ..before
                 },
             )?;

@@ -79,7 +79,8 @@
 //! was used. Where the process is not root, new files belong to the process, whoever the caller is.
 //!
 //! Users and groups of the guest can be others on the host ([`Config::users`], [`Config::groups`]):
-//! in attributes, in what new files belong to, in supplementary groups and within POSIX ACLs.
+//! in attributes, in what new files belong to, in supplementary groups and within POSIX ACLs. What
+//! only root may do with SUID and SGID is for the guest's root, whoever that is on the host.
 //!
 //! # SUID, SGID and file capabilities
 //!

@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 
 use common::*;
 use fuse_fs::abi::*;
@@ -127,4 +127,29 @@ fn ids_that_become_none_are_refused() {
     assert_eq!(errno(give(&share, node, u32::MAX, 0)), Errno::EINVAL);
     let nobody = share.mkdir(&user(u32::MAX, 0), "dir", 0o755);
     assert_eq!(errno(nobody), Errno::EINVAL);
+}
+
+/// Who may make a program with SGID of a group that it is not in depends on who it is in the guest
+/// (CVE-2018-13405), not on the host.
+#[test]
+fn sgid_is_kept_for_the_guest_s_root_alone() {
+    if !is_root("sgid_is_kept_for_the_guest_s_root_alone") {
+        return;
+    }
+    let share = share(&["guest:0:100000:1", "squash-guest:1000:0:1"], &[]);
+    chown(&share.path, None, Some(77)).unwrap();
+    let sgid = std::fs::Permissions::from_mode(0o2777);
+    std::fs::set_permissions(&share.path, sgid).unwrap();
+    let args = CreateIn {
+        flags: RDWR,
+        mode: 0o102_755,
+        ..Default::default()
+    };
+    for (uid, on_host, expected) in [(0, 100_000, 0o2000), (1000, 0, 0), (0, 100_000, 0o2000)] {
+        let name = format!("{uid}");
+        let attr = share.create(&user(uid, 5), &name, args).unwrap().0.attr;
+        assert_eq!(owner(&share, &name), (on_host, 77));
+        assert_eq!(attr.mode & 0o2000, expected, "{uid}");
+        std::fs::remove_file(share.host(&name)).unwrap();
+    }
 }
