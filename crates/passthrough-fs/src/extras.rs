@@ -22,6 +22,8 @@ bitflags::bitflags! {
         /// of its page cache. What the host and other guests change is not seen in a mapping.
         const ALLOW_MMAP = 1 << 1;
         /// O_DIRECT of the guest bypasses the page cache of the host, too, not only the guest's own.
+        /// What is not aligned as the host's device wants it goes through that cache all the same,
+        /// and is on the device when the guest is told that it is written.
         const ALLOW_DIRECT_IO = 1 << 2;
         /// O_NOATIME of the guest is passed on. The host refuses it (EPERM) for files of others
         /// where the process has no CAP_FOWNER.
@@ -29,7 +31,9 @@ bitflags::bitflags! {
         /// Directories are listed without the attributes of their entries.
         const NO_READDIRPLUS = 1 << 4;
         /// POSIX locks of the guest (fcntl(2)) are taken on the host, where they exclude others.
-        /// Else they are its own kernel's, and only its own processes heed them.
+        /// Else they are its own kernel's, and only its own processes heed them. A guest can have
+        /// 8192 ranges locked, and 512 requests that wait for a lock of either kind; what exceeds
+        /// that is ENOLCK.
         const POSIX_LOCK = 1 << 5;
         /// flock(2) locks of the guest are taken on the host, where they exclude others.
         const FLOCK = 1 << 6;

@@ -115,12 +115,15 @@
 //!
 //! Where a call must not wait ([`Context::may_block`](fuse_fs::Context::may_block)), reads are made with RWF_NOWAIT and lookups
 //! with RESOLVE_CACHED, and what surely waits (fsync(2) and its kin, fallocate(2),
-//! copy_file_range(2), synchronous writes, everything on a network filesystem) is put off with
+//! copy_file_range(2), synchronous and direct I/O, everything on a network filesystem) is put off with
 //! [`WouldBlock`](fuse_fs::Error::WouldBlock). Writes to the page cache, metadata operations and
 //! reading a directory on local storage are done at once, though they may wait for the device. In
 //! memory (tmpfs, ramfs) nothing is put off. An inode is opened again with RESOLVE_CACHED, too, or
-//! put off if that is done by file handle. No lock is held while a system call waits, except that
-//! of a directory handle, whose readers take turns.
+//! put off if that is done by file handle. A lock that somebody else holds is waited for last, as
+//! there may be no end to that ([`FileSystem::cancel_waits`](fuse_fs::FileSystem::cancel_waits)).
+//!
+//! Nothing in this process is locked while a system call waits, except a directory handle, whose
+//! readers take turns, and one owner's locks on a file, which are set one after the other.
 //!
 //! # System calls for each operation
 //!
@@ -188,7 +191,8 @@
 //! Unless told otherwise ([`Extras::POSIX_LOCK`], [`Extras::FLOCK`]), locks are left to the guest's
 //! kernel and exclude nobody else. On the host, each owner of POSIX locks on a file has an open file
 //! description of its own, so that the host's kernel knows them apart; it goes when the owner closes
-//! the file, or the guest is gone. A lock of another process is noticed to be free up to 32 ms later.
+//! the file, or the guest is gone. A lock that another process holds is taken up to 32 ms after it
+//! could be; there is no queue, so that who came first may wait longest.
 //! That processes wait for each other in a circle (EDEADLK) is not noticed.
 //!
 //! # What is missing

@@ -7,7 +7,8 @@
 //!
 //! * [`QueueConfig`] says where the ring is, [`Resources`] what its requests need.
 //! * [`Queue::drain`] is called when the driver kicks.
-//! * [`Pool`] serves what would have to wait, so that it holds up nobody.
+//! * [`Pool`] serves what would have to wait, so that it holds up nobody: for a device on one of a
+//!   few threads, for a lock of somebody else on one of its own.
 //! * [`Queue::stop`] waits for what is in flight and tells where to continue.
 //!
 //! **The way of a request.** Header and arguments are copied out of guest memory once, then
