@@ -106,6 +106,14 @@ impl Line {
 }
 
 impl Count {
+    /// Whether it takes more than `calls` each time.
+    pub(crate) fn exceeds(&self, calls: usize) -> bool {
+        match self {
+            Self::Calls(times) => times.iter().all(|time| time.len() > calls),
+            Self::Refused(_) => true,
+        }
+    }
+
     fn mean(&self) -> Option<f64> {
         match self {
             Self::Calls(times) if !times.is_empty() => {
