@@ -6,7 +6,7 @@ use std::thread::{self, JoinHandle};
 
 use fuse_fs::REPLY_BUFFER;
 
-/// Most threads that wait for locks: as many requests as a large queue holds.
+/// Most threads that wait for locks, unless told otherwise: as many as a large queue has requests.
 const MAX_WAITING: usize = 1024;
 /// Bytes of stack for each: there is no deep recursion behind a lock.
 const WAITING_STACK: usize = 256 * 1024;
@@ -25,11 +25,12 @@ pub(crate) trait Job: Send {
 /// it waits for that, unless a thread of the pool is who drops it.
 ///
 /// What waits for a lock of somebody else, which may take for ever, has a thread of its own beyond
-/// that limit, of which there are no more than 1024. Those are ended by
+/// that limit, with a limit of its own ([`max_waiting`](Self::max_waiting)). Those are ended by
 /// [`Queue::stop`](crate::Queue::stop), not by dropping the pool.
 pub struct Pool {
     shared: Arc<Shared>,
     max_threads: usize,
+    max_waiting: usize,
 }
 
 struct Shared {
@@ -67,7 +68,16 @@ impl Pool {
                 waiting: AtomicUsize::new(0),
             }),
             max_threads,
+            max_waiting: MAX_WAITING,
         }
+    }
+
+    /// At most `threads` threads wait for locks, 1024 unless set. What exceeds it is answered with
+    /// ENOLCK.
+    #[must_use]
+    pub fn max_waiting(mut self, threads: usize) -> Self {
+        self.max_waiting = threads;
+        self
     }
 
     /// Hands `job` to a thread; gives it back where there is none and none can be started.
@@ -92,7 +102,7 @@ impl Pool {
 
     /// Runs `job` on a thread of its own; gives it back where none can be started.
     pub(crate) fn submit_wait<J: Job + 'static>(&self, job: J) -> Result<(), J> {
-        let Some(place) = self.shared.place_to_wait() else {
+        let Some(place) = self.shared.place_to_wait(self.max_waiting) else {
             return Err(job);
         };
         // A thread that cannot be started takes what it was to do with it.
@@ -154,8 +164,8 @@ impl Shared {
         }
     }
 
-    fn place_to_wait(self: &Arc<Self>) -> Option<PlaceToWait> {
-        let more = |waiting: usize| (waiting < MAX_WAITING).then(|| waiting.saturating_add(1));
+    fn place_to_wait(self: &Arc<Self>, limit: usize) -> Option<PlaceToWait> {
+        let more = |waiting: usize| (waiting < limit).then(|| waiting.saturating_add(1));
         self.waiting
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
             .ok()

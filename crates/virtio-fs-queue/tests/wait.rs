@@ -141,6 +141,25 @@ fn who_waits_for_a_lock_takes_no_thread_of_the_pool() {
 }
 
 #[test]
+fn no_more_wait_than_may() {
+    let lock = Locked::default();
+    let pool = Pool::new(1).max_waiting(2);
+    let mut rig = Rig::new(Arc::new(memory()), config(64), lock.clone(), pool);
+    for first in [0, 2] {
+        offer(&mut rig, first, WAITS);
+    }
+    rig.queue.drain();
+    lock.until_waiting(2);
+    let refused = offer(&mut rig, 4, WAITS);
+    rig.queue.drain();
+    assert_eq!(rig.used(), [(4, 16)]);
+    assert_eq!(rig.out_header(refused).error, -Errno::ENOLCK.raw());
+    lock.release();
+    rig.queue.stop();
+    assert_eq!(rig.used().len(), 2);
+}
+
+#[test]
 fn the_lock_comes_to_who_waits() {
     let lock = Locked::default();
     let mut rig = rig_with(1, &lock);
