@@ -127,6 +127,30 @@ fn make_lower(lower: &Path) {
     }
 }
 
+#[test]
+#[ignore = "boots QEMU; .ci/run runs it"]
+fn two_guests_lock_one_directory() {
+    let options = ["--posix-lock", "--flock"];
+    let mut one = Host::new("never", &options);
+    let mut other = Host::beside(&one, "never", &options);
+    let first = one.boot("locks.sh", &["ROLE=first"]);
+    let second = other.boot("locks.sh", &["ROLE=second"]);
+    assert!(
+        first.says("guest: holding", PATIENCE),
+        "the first guest:\n{}\nthe second:\n{}",
+        first.console(),
+        second.console()
+    );
+    first.kill();
+    report(&second.wait(PATIENCE));
+    for kind in ["flock", "posix", "ofd"] {
+        let count = one.share().join(format!("{kind}.count"));
+        assert_eq!(fs::read_to_string(count).expect("a count"), "200\n");
+    }
+    other.end();
+    one.end();
+}
+
 fn report(said: &[String]) {
     println!("{}", said.join("\n"));
 }

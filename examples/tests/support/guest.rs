@@ -62,14 +62,24 @@ impl Guest {
     /// # Panics
     /// Where none came in time, or before the guest ended.
     pub(crate) fn wait_for(&self, text: &str, patience: Duration) {
-        let line = self.console.wait_for(patience, |line| {
-            line.contains(text) || line.contains("guest: FAILED")
-        });
         assert!(
-            line.is_some_and(|line| line.contains(text)),
+            self.says(text, patience),
             "no {text:?} within {patience:?} on the console:\n{}",
             self.console.tail()
         );
+    }
+
+    /// The end of what is on its console.
+    pub(crate) fn console(&self) -> String {
+        self.console.tail()
+    }
+
+    /// Whether a line with `text` comes within `patience`, and before the guest fails or ends.
+    pub(crate) fn says(&self, text: &str, patience: Duration) -> bool {
+        let line = self.console.wait_for(patience, |line| {
+            line.contains(text) || line.contains("guest: FAILED")
+        });
+        line.is_some_and(|line| line.contains(text))
     }
 
     /// Waits until the guest has powered itself off, and returns what it said.

@@ -2,14 +2,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use tempfile::TempDir;
+
 use super::{Daemon, Guest, Share};
 
 /// The daemons of a guest: `/` read-only, and a fresh directory to work on.
 pub(crate) struct Host {
     root: Daemon,
     data: Daemon,
+    share: PathBuf,
     // After the daemons, which end before it is removed.
-    directory: tempfile::TempDir,
+    directory: TempDir,
 }
 
 impl Host {
@@ -19,6 +22,16 @@ impl Host {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let share = directory.path().join("share");
         fs::create_dir(&share).expect("the directory to share");
+        Self::start(directory, share, cache, data)
+    }
+
+    /// As [`new`](Self::new), but shares the directory of `other`, which outlives this.
+    pub(crate) fn beside(other: &Self, cache: &str, data: &[&str]) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        Self::start(directory, other.share(), cache, data)
+    }
+
+    fn start(directory: TempDir, share: PathBuf, cache: &str, data: &[&str]) -> Self {
         let cache = format!("--cache={cache}");
         let options = [cache.as_str(), "--num-request-queues=2"];
         let root_options = [&options[..], &["--readonly"]].concat();
@@ -32,6 +45,7 @@ impl Host {
         Self {
             root,
             data,
+            share,
             directory,
         }
     }
@@ -43,7 +57,7 @@ impl Host {
 
     /// The directory that the guest works on.
     pub(crate) fn share(&self) -> PathBuf {
-        self.directory.path().join("share")
+        self.share.clone()
     }
 
     /// Boots a guest that runs `workload`, a script of `tests/guest/`, with the variables `environment`,
