@@ -156,7 +156,7 @@ impl LockTable {
 
     /// Makes whoever waits give up, and drops all locks.
     pub(crate) fn clear(&self) {
-        self.waits.cancel();
+        self.waits.end_session();
         let all = std::mem::take(&mut *lock(&self.owners));
         self.count.store(0, Ordering::Release);
         // What is in use this moment goes when that is done.

@@ -138,6 +138,12 @@ impl Waits {
         signal(Signal::Cancelled, |waiter| waiter.share == self.share);
     }
 
+    /// Whoever waits now is to give up, and the numbers of requests so far mean nothing any more.
+    pub(crate) fn end_session(&self) {
+        lock(&self.early).clear();
+        self.cancel();
+    }
+
     fn begin(&self, unique: u64, file: FileId) -> Result<Waiting> {
         let place = self.places.take().ok_or(Errno::ENOLCK)?;
         let waiter = Arc::new(Waiter {
@@ -234,6 +240,15 @@ mod tests {
         }
         waits.wait_for(0, FILE, || Ok(Attempt::Done)).unwrap();
         waits.wait_for(1, FILE, attempt).unwrap_err();
+    }
+
+    /// The next guest may number its requests from the same number on.
+    #[test]
+    fn who_was_interrupted_in_another_session_begins() {
+        let waits = Waits::new();
+        waits.interrupt(7);
+        waits.end_session();
+        waits.wait_for(7, FILE, || Ok(Attempt::Done)).unwrap();
     }
 
     #[test]
