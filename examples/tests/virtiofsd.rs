@@ -111,6 +111,27 @@ fn sockets_that_cannot_be_listened_on_are_named() {
 }
 
 #[test]
+fn limit_on_open_files_is_set_or_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("socket");
+    let daemon = Daemon::start(&socket, directory.path(), &["--rlimit-nofile=512"]);
+    let limits = fs::read_to_string(format!("/proc/{}/limits", daemon.id())).unwrap();
+    let files = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"));
+    let soft = files.and_then(|line| line.split_whitespace().nth(3));
+    assert_eq!(soft, Some("512"), "{limits}");
+
+    let socket = format!("--socket-path={}", directory.path().join("other").display());
+    let too_many = "--rlimit-nofile=1000000000000";
+    assert_refused(
+        &[&socket, "--shared-dir=/tmp", too_many],
+        1,
+        &["--rlimit-nofile", "1000000000000", "the most"],
+    );
+}
+
+#[test]
 fn capabilities_are_json() {
     let output = virtiofsd(&["--print-capabilities"]);
     assert!(output.status.success());

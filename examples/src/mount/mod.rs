@@ -32,6 +32,8 @@ enum Error {
     #[error(transparent)]
     Signals(#[from] signals::Error),
     #[error(transparent)]
+    Limits(#[from] limits::Error),
+    #[error(transparent)]
     Filesystem(#[from] filesystem::Error),
     #[error("several SOURCEs need a name each: NAME=DIR or NAME=DIR:ro")]
     Unnamed,
@@ -66,7 +68,7 @@ pub fn main() -> ExitCode {
 fn serve(options: &Options) -> Result<(), Error> {
     // Before there is anything that a signal would leave behind.
     let signals = Signals::catch()?;
-    limits::raise_open_files();
+    options.limits.apply()?;
     let filesystem = filesystem(options)?;
     let sources: Vec<_> = options.sources.iter().map(Source::to_string).collect();
     let source = sources.join(",");

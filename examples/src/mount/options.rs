@@ -5,6 +5,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser as _};
 
 use super::source::Source;
 use crate::filesystem::FilesystemOptions;
+use crate::limits::LimitOptions;
 use crate::log::LogOptions;
 
 const EXAMPLES: &str = "\
@@ -62,6 +63,9 @@ pub(super) struct Options {
         value_parser = clap::value_parser!(u16).range(2..=1024),
     )]
     pub(super) threads: u16,
+
+    #[command(flatten)]
+    pub(super) limits: LimitOptions,
 
     #[command(flatten)]
     pub(super) log: LogOptions,

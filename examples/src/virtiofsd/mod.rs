@@ -37,6 +37,8 @@ enum Error {
     #[error(transparent)]
     Signals(#[from] signals::Error),
     #[error(transparent)]
+    Limits(#[from] limits::Error),
+    #[error(transparent)]
     Filesystem(#[from] filesystem::Error),
     #[error(transparent)]
     Socket(#[from] socket::Error),
@@ -69,7 +71,7 @@ pub fn main() -> ExitCode {
 fn serve(options: &Options) -> Result<(), Error> {
     // Before there is anything that a signal would leave behind.
     let signals = Signals::catch()?;
-    limits::raise_open_files();
+    options.limits.apply()?;
     let filesystem = filesystem(options)?;
     let (listener, _bound) = listen(options)?;
     // The guest's kernel has applied its own mask to the modes that it asks for.

@@ -6,6 +6,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use vhost_user_fs::{MAX_REQUEST_QUEUES, Tag};
 
 use crate::filesystem::{Export, FilesystemOptions};
+use crate::limits::LimitOptions;
 use crate::log::LogOptions;
 
 const EXAMPLES: &str = "\
@@ -93,6 +94,9 @@ pub(super) struct Options {
     /// Print what this daemon can do, as JSON, and end
     #[arg(long)]
     pub(super) print_capabilities: bool,
+
+    #[command(flatten)]
+    pub(super) limits: LimitOptions,
 
     #[command(flatten)]
     pub(super) log: LogOptions,
