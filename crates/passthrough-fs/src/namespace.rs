@@ -7,7 +7,7 @@ use fuse_fs::{Blocking, Context, Entry, Errno, Error, Name, NodeId, Result, Syml
 use rustix::fs::{AtFlags, FileType, Mode, RenameFlags as SysRenameFlags};
 
 use crate::PassthroughFs;
-use crate::attr::{decode_device, identity, stat_fd, stat_name};
+use crate::attr::{decode_device, identity, kind, stat_fd, stat_name};
 use crate::inode_table::Kind;
 use crate::lookup::Guess;
 use crate::open_inodes::KeptOpen;
@@ -103,6 +103,8 @@ impl PassthroughFs {
         // The bits are those of renameat2(2).
         let flags = SysRenameFlags::from_bits_retain(flags.bits());
         let (name, new_name) = (name.as_c_str(), new_name.as_c_str());
+        // An empty directory gives way to another.
+        let _held = self.hold(cx, &to, new_name)?;
         if !from.volume.reopening.needs_places() {
             return Ok(rustix::fs::renameat_with(
                 &from, name, &to, new_name, flags,
@@ -199,7 +201,7 @@ impl PassthroughFs {
         Ok(rustix::fs::unlinkat(&dir, name, flags)?)
     }
 
-    /// Opens the directory `name` in `dir` again, if its descriptor was closed. It may be in use
+    /// Opens `name` in `dir` again, if that is a directory whose descriptor was closed. It may be in use
     /// when it has no name any more, by which it could be found, as the working directory of a
     /// process in the guest.
     fn hold(&self, cx: &Context<'_>, dir: &Pinned, name: &CStr) -> Result<Option<KeptOpen>> {
@@ -210,6 +212,9 @@ impl PassthroughFs {
         let Ok(stat) = stat_name(dir, name) else {
             return Ok(None);
         };
+        if kind(&stat) != Kind::Directory {
+            return Ok(None);
+        }
         let Some(known) = self.inodes.find(&identity(&stat)) else {
             return Ok(None);
         };

@@ -260,6 +260,18 @@ fn what_is_removed_while_it_is_open_stays_usable() {
     });
 }
 
+#[test]
+fn a_directory_that_another_takes_the_place_of_stays_until_it_is_forgotten() {
+    each_way(|share| {
+        let old = share.mkdir(&me(), "old", 0o700).unwrap().node;
+        let new = share.mkdir(&me(), "new", 0o755).unwrap().node;
+        let (from, to) = ((NodeId::ROOT, "new"), (NodeId::ROOT, "old"));
+        rename(&share, from, to, RenameFlags::empty());
+        assert_eq!(share.attr(old).nlink, 0);
+        assert_eq!(share.node("old"), new);
+    });
+}
+
 /// A process of the guest may have its working directory there.
 #[test]
 fn a_directory_that_the_guest_removes_stays_until_it_is_forgotten() {

@@ -51,8 +51,8 @@ impl Host {
         }
     }
 
-    /// Whether the inode in a slot has no name any more and is not open: then nothing but its
-    /// descriptor holds it.
+    /// Whether what is in a slot, and is no directory, has no name any more and is not open: then
+    /// nothing but its descriptor holds it.
     pub fn is_lost(&self, slot: usize) -> bool {
         let id = |fd: BorrowedFd<'_>| {
             let stat = rustix::fs::fstat(fd).unwrap();
@@ -64,7 +64,8 @@ impl Host {
         let files = self.files.iter().flatten().map(|file| file.fd.as_fd());
         let dirs = self.dirs.iter().flatten().map(AsFd::as_fd);
         let is_open = files.chain(dirs).any(|open| id(open) == id(node));
-        rustix::fs::fstat(node).unwrap().st_nlink == 0 && !is_open
+        let is_directory = format(node) == FileType::Directory;
+        rustix::fs::fstat(node).unwrap().st_nlink == 0 && !is_open && !is_directory
     }
 
     fn run(&mut self, asked: &Op) -> std::result::Result<Result<Outcome>, Empty> {
