@@ -10,6 +10,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::mount::MountFlags;
 use support::Mount;
 
@@ -148,6 +150,30 @@ fn directory_is_mounted() {
     assert!(fs::read(inside.join("new")).unwrap() == data, "other data");
     fs::remove_file(inside.join("file")).unwrap();
     assert!(!outside.join("file").exists());
+}
+
+#[test]
+fn running_programs_are_not_truncated() {
+    if !Mount::is_possible() {
+        return;
+    }
+    let directory = directories();
+    let directory_mount = start(directory.path(), &[]);
+    let memory_mount = Mount::start("memory:", directory.path().join("memory"), &[]);
+    for mount in [directory_mount, memory_mount] {
+        let program = mount.path().join("cat");
+        let len = fs::copy("/bin/cat", &program).unwrap();
+        // It runs until its standard input is closed.
+        let mut cat = Command::new(&program)
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let opened = rustix::fs::open(&program, OFlags::TRUNC, Mode::empty());
+        assert_eq!(opened.err(), Some(Errno::TXTBSY));
+        assert_eq!(fs::metadata(&program).unwrap().len(), len);
+        drop(cat.stdin.take());
+        assert!(cat.wait().unwrap().success());
+    }
 }
 
 #[test]

@@ -208,6 +208,10 @@ pub trait FileSystem: Send + Sync {
     ///
     /// # Errors
     /// As open(2). ENOSYS, where NO_OPEN_SUPPORT was agreed on, means that handles are not needed.
+    ///
+    /// O_TRUNC comes as SETATTR after the open, unless ATOMIC_O_TRUNC was agreed on. That takes a
+    /// request less, and truncates programs that are running: a Linux guest then asks before it
+    /// has checked for those (ETXTBSY).
     fn open(&self, cx: &Context<'_>, node: NodeId, args: &OpenIn) -> Result<Opened>;
 
     /// Creates and opens the file `name` in `parent`.

@@ -18,7 +18,8 @@ use crate::{Killpriv, PassthroughFs, Xattr};
 
 impl FileSystem for PassthroughFs {
     fn init(&self, negotiation: &mut Negotiation) -> Result<()> {
-        negotiation.enable(InitFlags::ATOMIC_O_TRUNC);
+        // Not ATOMIC_O_TRUNC: with that, O_TRUNC comes before the guest's kernel has seen that it
+        // may not truncate, and a program that runs would lose its text to an open that fails.
         negotiation.enable(InitFlags::HAS_IOCTL_DIR);
         self.negotiate_extras(negotiation);
         negotiation.enable(InitFlags::CREATE_SUPP_GROUP);

@@ -89,8 +89,7 @@ impl Default for MemFs {
 impl FileSystem for MemFs {
     fn init(&self, negotiation: &mut Negotiation) -> Result<()> {
         negotiation.enable(
-            InitFlags::ATOMIC_O_TRUNC
-                | InitFlags::EXPORT_SUPPORT
+            InitFlags::EXPORT_SUPPORT
                 | InitFlags::DO_READDIRPLUS
                 | InitFlags::READDIRPLUS_AUTO
                 | InitFlags::CACHE_SYMLINKS,
