@@ -3,8 +3,11 @@
 
 mod common;
 
+use std::collections::{HashMap, VecDeque};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::*;
 use fuse_fs::abi::*;
@@ -518,6 +521,54 @@ fn threads_that_close_each_others_descriptors_find_the_right_files() {
                         }
                     });
                 }
+            });
+        },
+    );
+}
+
+/// The host replaces a file all the time, mostly by one with the number of one before it.
+#[test]
+fn a_node_is_one_file_however_often_the_host_replaces_it() {
+    each_way_with(
+        |config| config.max_open_inodes(2),
+        |share| {
+            const ROUNDS: usize = 300;
+            let replace = |round: usize| {
+                std::fs::write(share.host("new"), round.to_string()).unwrap();
+                std::fs::rename(share.host("new"), share.host("file")).unwrap();
+            };
+            replace(0);
+            let done = AtomicBool::new(false);
+            let contents = Mutex::new(HashMap::new());
+            let read = |node| {
+                let handle = share.open_node(node, RDONLY)?;
+                let content = share.read((node, handle), 0, 100);
+                share.release((node, handle)).unwrap();
+                content
+            };
+            std::thread::scope(|scope| {
+                for lazy in [false, true, true] {
+                    let (contents, done, share) = (&contents, &done, &share);
+                    scope.spawn(move || {
+                        let mut kept = VecDeque::new();
+                        while !done.load(Ordering::Relaxed) {
+                            let node = share.node("file");
+                            kept.push_back(node);
+                            for &node in &kept {
+                                // What was replaced is gone.
+                                let Ok(content) = read(node) else { continue };
+                                let mut contents = contents.lock().unwrap();
+                                let known = contents.entry(node).or_insert(content.clone());
+                                assert_eq!(*known, content, "{node:?}");
+                            }
+                            if !lazy || kept.len() > 5 {
+                                share.fs.forget(kept.pop_front().unwrap(), 1);
+                            }
+                        }
+                    });
+                }
+                (1..ROUNDS).for_each(replace);
+                done.store(true, Ordering::Relaxed);
             });
         },
     );
