@@ -145,9 +145,9 @@
 //! | FLUSH of who has locks | 2 | not supported |
 //! | READ | 1, across the end of the file 2 | the same |
 //! | WRITE, FSYNC, LSEEK | 1 | 1 |
-//! | WRITE that clears SUID and SGID | 3 | 3 |
+//! | WRITE that clears SUID and SGID | 1 | 3 |
 //! | FALLOCATE, COPY_FILE_RANGE by root | 1 | 1 |
-//! | the same by another user, clearing SUID and SGID | 3 | 1, clears nothing |
+//! | the same by another user, clearing SUID and SGID | 1 | 1, clears nothing |
 //! | CREATE by root | 3 | 11 / 5 |
 //! | MKDIR, MKNOD, SYMLINK by root | 3 | 14 / 6 |
 //! | CREATE; MKDIR by another user | 8 | 15 / 9; 18 / 10 |
