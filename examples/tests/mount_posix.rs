@@ -89,6 +89,15 @@ fn pjdfstest_with_cache_always() {
 
 #[test]
 #[ignore = "needs pjdfstest and root; .ci/run runs it"]
+fn pjdfstest_with_no_descriptor_kept() {
+    for handles in ["prefer", "never"] {
+        let handles = format!("--inode-file-handles={handles}");
+        pjdfstest(&["--cache=never", "--max-open-inodes=0", &handles]);
+    }
+}
+
+#[test]
+#[ignore = "needs pjdfstest and root; .ci/run runs it"]
 fn pjdfstest_with_much_enabled() {
     pjdfstest(&["--cache=auto", "--writeback", "--xattr", "--posix-acl"]);
 }
