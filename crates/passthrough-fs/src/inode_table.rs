@@ -295,7 +295,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::os::fd::{AsFd, OwnedFd};
     use std::sync::Barrier;
 
@@ -306,8 +306,9 @@ mod tests {
     use crate::proc::ProcSelfFd;
     use crate::volume::Volumes;
 
-    fn inode(arrival: Option<Arrival>, ino: u64) -> Arc<Inode> {
-        let fd = OwnedFd::from(std::fs::File::open("/").unwrap());
+    /// A directory with any number, on a filesystem on which inodes are opened again by name.
+    pub(crate) fn inode(arrival: Option<Arrival>, ino: u64) -> Arc<Inode> {
+        let fd = OwnedFd::from(std::fs::File::open("/dev/shm").unwrap());
         let mut stat = stat_fd(&fd).unwrap();
         let volumes = Volumes::new(InodeFileHandles::Never);
         let volume = volumes.find(fd.as_fd(), &stat, &ProcSelfFd::new(None).unwrap());

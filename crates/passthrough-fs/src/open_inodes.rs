@@ -166,3 +166,73 @@ impl Queue {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+    use crate::inode_table::tests::inode;
+    use crate::pin::Descriptor;
+
+    /// An inode with a descriptor that may be closed.
+    fn open(open: &OpenInodes, ino: u64) -> Arc<Inode> {
+        let inode = inode(None, ino);
+        let parent = crate::inode_table::tests::inode(None, 1);
+        inode.places.add(&parent, c"name");
+        // That one has no room, as the root's.
+        let judged = match inode.pin.judge(Chance::Second) {
+            Verdict::Perhaps(judged) => judged,
+            verdict => panic!("{verdict:?}"),
+        };
+        drop(inode.pin.close(judged).unwrap());
+        let fd = OwnedFd::from(std::fs::File::open("/dev/shm").unwrap());
+        inode.pin.install(Descriptor::new(fd, open.room()));
+        open.enqueue(&inode);
+        inode
+    }
+
+    #[test]
+    fn the_one_that_was_not_used_gives_way() {
+        let all = OpenInodes::new(2, 3);
+        let (first, second) = (open(&all, 2), open(&all, 3));
+        assert!(first.pin.get().is_some(), "this is a use");
+        let third = open(&all, 4);
+        let are_open = || [&first, &second, &third].map(|inode| inode.pin.is_open());
+        assert_eq!(are_open(), [true, false, true]);
+        // One that is in use is not closed under its user.
+        let using = first.pin.get().unwrap();
+        let _fourth = open(&all, 5);
+        assert_eq!(are_open(), [true, false, false]);
+        drop(using);
+    }
+
+    #[test]
+    fn a_handle_takes_the_room_of_inodes_but_not_of_its_own() {
+        let all = OpenInodes::new(2, 2);
+        let (first, second) = (open(&all, 2), open(&all, 3));
+        let pinned = Pinned {
+            inode: Arc::clone(&first),
+            descriptor: first.pin.get().unwrap(),
+        };
+        let kept = all.keep(&pinned).unwrap();
+        drop(pinned);
+        let permit = all.permit();
+        assert!(permit.is_some() && !second.pin.is_open());
+        assert!(all.permit().is_none() && first.pin.is_open());
+        drop(kept);
+        assert!(all.permit().is_some() && !first.pin.is_open());
+    }
+
+    #[test]
+    fn inodes_that_are_gone_do_not_fill_the_queue() {
+        let all = OpenInodes::new(1 << 20, 1 << 20);
+        for ino in 0..4 * MIN_PURGED as u64 {
+            drop(open(&all, ino));
+        }
+        assert!(all.queue.lock().inodes.len() <= MIN_PURGED);
+        let kept = open(&all, 1);
+        assert!(all.evict().is_some() && !kept.pin.is_open());
+        assert!(all.evict().is_none());
+    }
+}

@@ -198,3 +198,74 @@ fn is_below(inode: &Arc<Inode>, above: &Arc<Inode>) -> bool {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+    use crate::inode_table::tests::inode;
+
+    #[test]
+    fn directories_are_never_in_a_circle() {
+        let moves = Moves::default();
+        let [a, b, c] = [2, 3, 4].map(|ino| inode(None, ino));
+        moves.seen(&b, &a, c"b");
+        moves.seen(&c, &b, c"c");
+        let parent = |inode: &Inode| inode.places.latest().map(|place| place.parent.identity);
+        assert_eq!(parent(&c), Some(b.identity));
+        // Seen by a thread that was slow while the host moved them about.
+        moves.seen(&a, &c, c"a");
+        assert_eq!(parent(&a), None);
+        moves.seen(&a, &a, c"a");
+        assert_eq!(parent(&a), None);
+        // The last place counts.
+        moves.seen(&c, &a, c"c");
+        assert_eq!(parent(&c), Some(a.identity));
+        moves.gone(&c, &a, c"c");
+        assert_eq!(parent(&c), None);
+        assert_eq!(Arc::strong_count(&a), 2, "b is in it");
+    }
+
+    #[test]
+    fn the_latest_places_of_a_file_are_kept() {
+        let places = Places::default();
+        let dir = inode(None, 2);
+        let name = |n: usize| std::ffi::CString::new(n.to_string()).unwrap();
+        for n in 0..MAX_PLACES + 2 {
+            places.add(&dir, &name(n));
+        }
+        places.add(&dir, &name(3));
+        let names = || -> Vec<_> {
+            let all = places.all().into_iter();
+            all.map(|place| place.name.to_str().unwrap().to_owned())
+                .collect()
+        };
+        assert_eq!(names(), ["3", "5", "4", "2"]);
+        places.remove(&dir, &name(5));
+        places.remove(&dir, &name(0));
+        assert_eq!(names(), ["3", "4", "2"]);
+    }
+
+    #[test]
+    fn who_finds_nothing_waits_for_the_rename_that_is_running() {
+        let moves = Moves::default();
+        let mark = moves.mark();
+        assert_eq!(moves.any_since(mark, Blocking::Forbidden), Ok(false));
+        let renaming = moves.begin_rename();
+        let refused = moves.any_since(mark, Blocking::Forbidden);
+        assert_eq!(refused, Err(Error::WouldBlock));
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                assert_eq!(moves.any_since(mark, Blocking::Allowed), Ok(true));
+                assert!(done.load(Ordering::SeqCst));
+            });
+            done.store(true, Ordering::SeqCst);
+            drop(renaming);
+        });
+        assert_eq!(moves.any_since(mark, Blocking::Forbidden), Ok(true));
+        let mark = moves.mark();
+        assert_eq!(moves.any_since(mark, Blocking::Allowed), Ok(false));
+    }
+}
