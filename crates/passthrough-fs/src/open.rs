@@ -10,6 +10,7 @@ use rustix::io::Errno as SysErrno;
 
 use crate::PassthroughFs;
 use crate::attr::stat_fd;
+use crate::budget::Permit;
 use crate::dir::Stream;
 use crate::fsetid::SuidSgid;
 use crate::handle_table::{OpenDirectory, OpenFile};
@@ -30,13 +31,14 @@ impl PassthroughFs {
     pub(crate) fn do_opendir(&self, cx: &Context<'_>, node: NodeId) -> Result<Opened> {
         let inode = self.directory_inode(cx, node)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let (permit, kept_open) = self.handle_room(&inode)?;
         let directory = OpenDirectory {
             node,
             fd: self.open_again(&inode, flags)?,
             volume: Arc::clone(&inode.volume),
             stream: Mutex::new(Stream::new(&self.kept_entries)),
-            _permit: self.permit()?,
-            _kept_open: self.keep_open(&inode)?,
+            _permit: permit,
+            _kept_open: kept_open,
         };
         let handle = self.handles.insert_directory(directory);
         Ok(Opened {
@@ -162,9 +164,11 @@ impl PassthroughFs {
         Ok(self.with_descriptor(|| self.proc.reopen(&fd, flags))?)
     }
 
-    /// Lets the inode have its descriptor for as long as it is open.
-    fn keep_open(&self, inode: &Pinned) -> Result<KeptOpen> {
-        self.open_inodes.keep(inode).ok_or(Errno::ENFILE.into())
+    /// The right to have a handle of `inode`, which has its descriptor for as long as that is open.
+    fn handle_room(&self, inode: &Pinned) -> Result<(Permit, KeptOpen)> {
+        let permit = self.permit()?;
+        let kept_open = self.open_inodes.keep(inode).ok_or(Errno::ENFILE)?;
+        Ok((permit, kept_open))
     }
 
     fn open_file(
@@ -176,6 +180,8 @@ impl PassthroughFs {
         open_flags: OpenInFlags,
     ) -> Result<Opened> {
         let host_flags = self.host_flags(flags)?;
+        // Before it is truncated.
+        let room = self.handle_room(inode)?;
         let (fd, readable) = {
             let truncates = host_flags.contains(OFlags::TRUNC);
             // Where it was not agreed that the guest says so, it neither says so nor clears them
@@ -188,7 +194,7 @@ impl PassthroughFs {
             }
             self.reopen_readable(cx, inode, host_flags)?
         };
-        self.add_handle(node, fd, inode, host_flags, readable)
+        self.add_handle((node, inode), room, fd, host_flags, readable)
     }
 
     /// Opens a file for writing so that it can be read, too, where it has to be and may be.
@@ -253,7 +259,11 @@ impl PassthroughFs {
         let pin = self.open_again(&fd, OFlags::PATH)?;
         // From here on the file is there, so that nothing may be put off.
         let (node, inode) = self.adopt(dir, name, pin, stat)?;
-        match self.add_handle(node, fd, &inode, host_flags, Readable::AsNeeded) {
+        let added = self.handle_room(&inode).and_then(|room| {
+            let readable = Readable::AsNeeded;
+            self.add_handle((node, &inode), room, fd, host_flags, readable)
+        });
+        match added {
             Ok(opened) => Ok((self.entry(dir, node, stat), opened)),
             Err(error) => {
                 self.inodes.forget(node, 1);
@@ -264,9 +274,9 @@ impl PassthroughFs {
 
     fn add_handle(
         &self,
-        node: NodeId,
+        (node, inode): (NodeId, &Pinned),
+        (permit, kept_open): (Permit, KeptOpen),
         fd: OwnedFd,
-        inode: &Pinned,
         host_flags: OFlags,
         readable: Readable,
     ) -> Result<Opened> {
@@ -275,8 +285,8 @@ impl PassthroughFs {
             fd,
             volume: Arc::clone(&inode.volume),
             durability: durability(host_flags),
-            _permit: self.permit()?,
-            _kept_open: self.keep_open(inode)?,
+            _permit: permit,
+            _kept_open: kept_open,
         });
         Ok(Opened {
             handle: handle.map_err(|_full| Errno::ENFILE)?,

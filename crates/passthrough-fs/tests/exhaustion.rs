@@ -102,6 +102,17 @@ fn a_guest_gets_no_more_descriptors_than_it_may_have(mode: InodeFileHandles) {
     assert_eq!(share.attr(other).size, 0);
     assert_eq!(errno(share.open_node(other, RDONLY)), Errno::ENFILE);
     assert_eq!(errno(share.open_node(file.0, RDONLY)), Errno::ENFILE);
+    // What is not opened is not truncated.
+    const TRUNC: u32 = 0o1000;
+    let truncating = share.open_node(file.0, RDWR | TRUNC);
+    assert_eq!(errno(truncating), Errno::ENFILE);
+    let args = CreateIn {
+        flags: RDWR | TRUNC,
+        ..Default::default()
+    };
+    let truncating = share.create(&me(), "file", args);
+    assert_eq!(errno(truncating), Errno::ENFILE);
+    assert_eq!(share.attr(file.0).size, 7);
     // Found by a name that was never looked up.
     std::fs::hard_link(share.host("file"), share.host("same")).unwrap();
     assert_eq!(share.node("same"), file.0);
