@@ -290,27 +290,36 @@ fn inodes_below_mounts_are_opened_again() {
     });
 }
 
-/// procfs has neither file handles nor birth times.
+/// procfs has no file handles that can be opened.
 #[test]
-fn what_cannot_be_told_apart_keeps_its_descriptor() {
-    let config = Config::new("/proc/self").inode_file_handles(InodeFileHandles::Mandatory);
-    let error = PassthroughFs::new(config).unwrap_err();
-    assert!(matches!(error, NewError::FileHandles { .. }), "{error}");
+fn file_handles_are_mandatory_for_the_root_only() {
+    let mandatory = |config: Config| config.inode_file_handles(InodeFileHandles::Mandatory);
+    let error = PassthroughFs::new(mandatory(Config::new("/proc/self"))).unwrap_err();
+    let NewError::FileHandles { source, .. } = &error else {
+        panic!("{error}");
+    };
+    assert_eq!(source.kind(), std::io::ErrorKind::Unsupported);
 
-    let config = Config::new("/proc/self").max_descriptors(10);
-    let fs = PassthroughFs::new(config).unwrap();
-    let name = cstr("status");
-    let status = fs.lookup(&me(), NodeId::ROOT, Name::new(&name).unwrap());
-    let status = status.unwrap().node;
-    let (mut found, mut refused) = (1, 0);
-    for entry in std::fs::read_dir("/proc/self").unwrap() {
-        let name = cstr(entry.unwrap().file_name().to_str().unwrap());
-        match fs.lookup(&me(), NodeId::ROOT, Name::new(&name).unwrap()) {
-            Ok(_) => found += 1,
-            Err(Error::Errno(Errno::ENFILE)) => refused += 1,
-            Err(error) => panic!("{error:?}"),
+    with_own_mounts("file_handles_are_mandatory_for_the_root_only", move || {
+        let share = Share::with(|config| mandatory(config).max_descriptors(10));
+        let proc = share.host("proc");
+        std::fs::create_dir(&proc).unwrap();
+        mount_bind("/proc/self", &proc).unwrap();
+        let node = share.node("proc");
+        let status = share.lookup_in(node, "status").unwrap().node;
+        // What has none keeps its descriptor.
+        let (mut found, mut refused) = (0, 0);
+        for entry in std::fs::read_dir("/proc/self").unwrap() {
+            let name = entry.unwrap().file_name();
+            match share.lookup_in(node, name.to_str().unwrap()) {
+                Ok(_) => found += 1,
+                Err(Error::Errno(Errno::ENFILE)) => refused += 1,
+                Err(error) => panic!("{error:?}"),
+            }
         }
-    }
-    assert!(found >= 10 && refused > 0, "{found} {refused}");
-    fs.getattr(&me(), status, None).unwrap();
+        assert!(found >= 9 && refused > 0, "{found} {refused}");
+        share.attr(status);
+        share.fs.destroy();
+        unmount(&proc, UnmountFlags::DETACH).unwrap();
+    });
 }
