@@ -143,8 +143,12 @@ impl Volumes {
             return Reopening::ByHandle(mount);
         }
         let has_birth = stat.stx_mask & StatxFlags::BTIME.bits() != 0;
-        let can_be_told_apart =
-            FileHandle::of(&fd).is_ok() || (has_birth && magic(&fd) != Some(OVERLAY));
+        // Handles that only tell inodes apart are no more than inode numbers where a filesystem has
+        // nothing else, and those of procfs change.
+        let can_be_told_apart = match magic(&fd) {
+            Some(OVERLAY) => FileHandle::of(&fd).is_ok(),
+            _ => has_birth || FileHandle::to_open(&fd).is_ok(),
+        };
         if self.file_handles != InodeFileHandles::Mandatory && can_be_told_apart {
             Reopening::ByName
         } else {
