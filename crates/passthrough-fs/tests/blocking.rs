@@ -27,11 +27,12 @@ fn cached_data_is_read_at_once_and_other_data_is_put_off() {
             return;
         }
     }
-    evict(&share, "file");
-    assert_eq!(
-        share.read_as(&hasty(), file, 0, content.len()),
-        Err(Error::WouldBlock)
-    );
+    // The host drops no page that is in use at the moment, as it may be where it is busy.
+    let put_off = (0..1000).any(|_| {
+        evict(&share, "file");
+        share.read_as(&hasty(), file, 0, content.len()) == Err(Error::WouldBlock)
+    });
+    assert!(put_off, "what is not at hand was read all the same");
     assert_eq!(share.read(file, 0, 4096).unwrap(), content[..4096]);
     // Where a part is at hand, it is all or nothing: a short answer is the end of the file.
     match share.read_as(&hasty(), file, 0, content.len()) {
