@@ -151,6 +151,41 @@ fn two_guests_lock_one_directory() {
     one.end();
 }
 
+#[test]
+#[ignore = "boots QEMU; .ci/run runs it"]
+fn more_files_than_descriptors() {
+    many_files(0);
+}
+
+#[test]
+#[ignore = "boots QEMU; .ci/run runs it"]
+fn more_files_than_an_ordinary_user_has_descriptors() {
+    many_files(65534);
+}
+
+/// A guest walks a tree of more files than the daemon, which runs as `user`, may open.
+fn many_files(user: u32) {
+    let files = env::var("MANY_FILES").unwrap_or_else(|_| "5000".to_owned());
+    let files: usize = files.parse().expect("MANY_FILES is a number");
+    let mut host = Host::limited(user, "auto", &[]);
+    for directory in 0..files / 1000 {
+        let directory = host.share().join(format!("tree/d{directory}"));
+        fs::create_dir_all(&directory).expect("a directory");
+        for file in 0..1000 {
+            fs::write(directory.join(format!("f{file}")), "x".repeat(file % 7)).expect("a file");
+        }
+    }
+    run(&host.share(), "chown", &["-R", &user.to_string(), "tree"]);
+    let listing = "cd tree && find . -type f -printf '%i %m %s %T@ %p\n' | sort | md5sum";
+    let sum = run(&host.share(), "sh", &["-c", listing]);
+    let sum = sum.split(' ').next().expect("a sum");
+    let environment = [format!("FILES={files}"), format!("SUM={sum}")];
+    let environment: Vec<_> = environment.iter().map(String::as_str).collect();
+    println!("{files} files, as user {user}");
+    report(&host.boot("many_files.sh", &environment).wait(PATIENCE));
+    host.end();
+}
+
 fn report(said: &[String]) {
     println!("{}", said.join("\n"));
 }

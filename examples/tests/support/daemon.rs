@@ -25,7 +25,16 @@ impl Daemon {
         socket: &Path,
         args: impl IntoIterator<Item = A>,
     ) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_virtiofsd"));
+        let command = Command::new(env!("CARGO_BIN_EXE_virtiofsd"));
+        Self::start_by(command, socket, args)
+    }
+
+    /// As [`start_sharing`](Self::start_sharing), by a command that ends in the daemon's path.
+    pub(crate) fn start_by<A: AsRef<OsStr>>(
+        mut command: Command,
+        socket: &Path,
+        args: impl IntoIterator<Item = A>,
+    ) -> Self {
         command
             .arg("--socket-path")
             .arg(socket)

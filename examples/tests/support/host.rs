@@ -1,4 +1,5 @@
 use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -22,16 +23,41 @@ impl Host {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let share = directory.path().join("share");
         fs::create_dir(&share).expect("the directory to share");
-        Self::start(directory, share, cache, data)
+        Self::start(directory, share, cache, data, daemon())
+    }
+
+    /// As [`new`](Self::new), but the daemon of the fresh directory may open 1,024 files, and runs
+    /// as `user`, whom the directory belongs to.
+    pub(crate) fn limited(user: u32, cache: &str, data: &[&str]) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let share = directory.path().join("share");
+        fs::create_dir(&share).expect("the directory to share");
+        // Where this was built, the user may not be let in.
+        let program = directory.path().join("virtiofsd");
+        fs::copy(daemon().get_program(), &program).expect("a copy of the daemon");
+        let everybody = fs::Permissions::from_mode(0o1777);
+        fs::set_permissions(directory.path(), everybody).expect("its mode");
+        chown(&share, Some(user), Some(user)).expect("its owner");
+        let mut command = Command::new("prlimit");
+        command.args(["--nofile=1024:1024", "setpriv", "--clear-groups"]);
+        command.args([format!("--reuid={user}"), format!("--regid={user}")]);
+        command.arg(program);
+        Self::start(directory, share, cache, data, command)
     }
 
     /// As [`new`](Self::new), but shares the directory of `other`, which outlives this.
     pub(crate) fn beside(other: &Self, cache: &str, data: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        Self::start(directory, other.share(), cache, data)
+        Self::start(directory, other.share(), cache, data, daemon())
     }
 
-    fn start(directory: TempDir, share: PathBuf, cache: &str, data: &[&str]) -> Self {
+    fn start(
+        directory: TempDir,
+        share: PathBuf,
+        cache: &str,
+        data: &[&str],
+        command: Command,
+    ) -> Self {
         let cache = format!("--cache={cache}");
         let options = [cache.as_str(), "--num-request-queues=2"];
         let root_options = [&options[..], &["--readonly"]].concat();
@@ -40,8 +66,9 @@ impl Host {
             Path::new("/"),
             &root_options,
         );
-        let data_options = [&options[..], data].concat();
-        let data = Daemon::start(&directory.path().join("data"), &share, &data_options);
+        let shared = format!("--shared-dir={}", share.display());
+        let data_options = [&[shared.as_str()], &options[..], data].concat();
+        let data = Daemon::start_by(command, &directory.path().join("data"), data_options);
         Self {
             root,
             data,
@@ -81,6 +108,10 @@ impl Host {
             assert!(daemon.end("TERM").success());
         }
     }
+}
+
+fn daemon() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_virtiofsd"))
 }
 
 /// Runs a program to its end and returns what it printed.
