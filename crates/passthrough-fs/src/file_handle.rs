@@ -8,6 +8,9 @@ use crate::sys::{MAX_HANDLE, RawHandle, name_to_handle_at, open_by_handle_at};
 
 /// `AT_HANDLE_FID` (name_to_handle_at(2)), which takes Linux 6.5.
 const HANDLE_FID: AtFlags = AtFlags::from_bits_retain(0x200);
+/// `FILEID_INO64_GEN`: what the kernel makes up with [`HANDLE_FID`] where the filesystem itself has
+/// no handles. Without a generation of the filesystem's, it is no more than the inode number.
+const INO64_GEN: i32 = 0x81;
 
 /// What tells an inode from all that its filesystem ever had (open_by_handle_at(2)): its number,
 /// as a rule, and a generation, so that an inode that was given the same number has another one.
@@ -38,10 +41,16 @@ impl FileHandle {
     /// one that only tells inodes apart.
     fn telling(dir: BorrowedFd<'_>, name: &CStr, flags: AtFlags) -> Result<Self> {
         let raw = match name_to_handle_at(dir, name, flags) {
-            Err(Errno::OPNOTSUPP) => name_to_handle_at(dir, name, flags | HANDLE_FID),
-            raw => raw,
+            Err(Errno::OPNOTSUPP) => {
+                let raw = name_to_handle_at(dir, name, flags | HANDLE_FID)?;
+                if raw.kind == INO64_GEN {
+                    return Err(Errno::OPNOTSUPP);
+                }
+                raw
+            }
+            raw => raw?,
         };
-        raw.and_then(Self::new)
+        Self::new(raw)
     }
 
     /// Opens the file with O_PATH on the mount that `mount` is on. EPERM without
@@ -86,6 +95,12 @@ mod tests {
             std::fs::write(&path, "").unwrap();
             assert_ne!(FileHandle::of_name(&dir_fd, c"file").unwrap(), handle);
         }
+    }
+
+    #[test]
+    fn a_handle_that_is_no_more_than_a_number_is_none() {
+        let proc = std::fs::File::open("/proc/self").unwrap();
+        assert!(FileHandle::of(&proc).is_err());
     }
 
     #[test]
