@@ -1,3 +1,4 @@
 //! What the benchmarks share. They live in `benches/`.
 
 pub mod daemon;
+pub mod selection;

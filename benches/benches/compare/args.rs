@@ -2,10 +2,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use benches::daemon::Program;
+use benches::selection::{NoRow, select};
 use clap::Parser;
 use virtio_fs_guest::Options;
 
-use crate::Error;
 use crate::rows::{ROWS, Row};
 
 /// Compares our virtio-fs daemon with the reference daemon.
@@ -53,22 +53,8 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    pub(crate) fn rows(&self) -> Result<Vec<Row>, Error> {
-        let wanted = |row: &&Row| {
-            self.only.is_empty()
-                || self
-                    .only
-                    .iter()
-                    .any(|name| row.name.contains(name.as_str()))
-        };
-        let rows: Vec<Row> = ROWS.iter().filter(wanted).copied().collect();
-        if rows.is_empty() {
-            return Err(Error::NoRow {
-                wanted: self.only.join(", "),
-                names: ROWS.map(|row| row.name).join(", "),
-            });
-        }
-        Ok(rows)
+    pub(crate) fn rows(&self) -> Result<Vec<Row>, NoRow> {
+        select(&ROWS, |row| row.name, &self.only)
     }
 
     pub(crate) const fn time(&self) -> Duration {

@@ -14,6 +14,7 @@ use std::process::ExitCode;
 
 use args::Args;
 use benches::daemon::{DaemonError, PEER_REMEDY};
+use benches::selection::NoRow;
 use clap::Parser;
 use report::Report;
 use session::Contender;
@@ -33,8 +34,8 @@ enum Error {
         doing: &'static str,
         source: std::io::Error,
     },
-    #[error("no row's name contains {wanted:?}; the rows are: {names}")]
-    NoRow { wanted: String, names: String },
+    #[error(transparent)]
+    NoRow(#[from] NoRow),
 }
 
 fn main() -> ExitCode {

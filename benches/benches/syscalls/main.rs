@@ -17,8 +17,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use benches::daemon::{DaemonError, Program};
+use benches::selection::{NoRow, select};
 use clap::Parser;
-use rows::{ROWS, Row};
+use rows::ROWS;
 use site::Site;
 use table::Table;
 
@@ -74,8 +75,8 @@ enum Error {
     Strace(String),
     #[error("our daemon makes more system calls than it should for: {0}")]
     TooMany(String),
-    #[error("no operation's name contains {wanted:?}; there are: {names}")]
-    NoRow { wanted: String, names: String },
+    #[error(transparent)]
+    NoRow(#[from] NoRow),
 }
 
 fn main() -> ExitCode {
@@ -98,7 +99,7 @@ fn run(args: &Args) -> Result<(), Error> {
         eprintln!("syscalls: skipped: needs strace(1)");
         return Ok(());
     }
-    let rows = args.rows()?;
+    let rows = select(&ROWS, |row| row.name, &args.only)?;
     let mut table = Table::default();
     let mut too_many = Vec::new();
     for (heading, program) in contenders(args, ours) {
@@ -122,26 +123,6 @@ fn run(args: &Args) -> Result<(), Error> {
     match too_many.as_slice() {
         [] => Ok(()),
         rows => Err(Error::TooMany(rows.join(", "))),
-    }
-}
-
-impl Args {
-    fn rows(&self) -> Result<Vec<Row>, Error> {
-        let wanted = |row: &&Row| {
-            self.only.is_empty()
-                || self
-                    .only
-                    .iter()
-                    .any(|name| row.name.contains(name.as_str()))
-        };
-        let rows: Vec<Row> = ROWS.iter().filter(wanted).copied().collect();
-        if rows.is_empty() {
-            return Err(Error::NoRow {
-                wanted: self.only.join(", "),
-                names: ROWS.map(|row| row.name).join(", "),
-            });
-        }
-        Ok(rows)
     }
 }
 
