@@ -60,12 +60,28 @@ impl Shared {
 
     /// Descriptors that this process has open of the file.
     fn descriptors(&self) -> usize {
+        self.descriptor_numbers().len()
+    }
+
+    /// How many of them can be written to.
+    fn writable_descriptors(&self) -> usize {
+        let is_writable = |number: &String| {
+            let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{number}")).unwrap();
+            let flags = info.lines().find_map(|line| line.strip_prefix("flags:\t"));
+            u32::from_str_radix(flags.unwrap(), 8).unwrap() & (WRONLY | RDWR) != 0
+        };
+        let numbers = self.descriptor_numbers();
+        numbers.iter().filter(|number| is_writable(number)).count()
+    }
+
+    fn descriptor_numbers(&self) -> Vec<String> {
         let path = self.directory.path().join("file");
         let links = std::fs::read_dir("/proc/self/fd").unwrap();
         links
-            .filter_map(|link| std::fs::read_link(link.unwrap().path()).ok())
-            .filter(|target| *target == path)
-            .count()
+            .map(|link| link.unwrap())
+            .filter(|link| std::fs::read_link(link.path()).is_ok_and(|target| target == path))
+            .map(|link| link.file_name().into_string().unwrap())
+            .collect()
     }
 }
 
@@ -264,6 +280,20 @@ fn a_file_that_is_open_for_reading_can_be_locked_for_writing_by_another_handle()
     a.set(1, WRITE, (0, 4)).unwrap();
     assert_taken(b.set(1, READ, (0, 0)));
     b.set(1, READ, (5, 9)).unwrap();
+}
+
+#[test]
+fn a_file_that_is_open_for_reading_is_not_opened_for_writing_to_lock_it() {
+    let shared = Shared::new();
+    let mut guest = shared.guest();
+    guest.release(guest.fh, ReleaseFlags::empty());
+    guest.fh = guest.open(RDONLY);
+    guest.set(1, READ, (0, 9)).unwrap();
+    assert_eq!(shared.writable_descriptors(), 0);
+    // A Linux guest refuses that by itself.
+    assert_eq!(errno(guest.set(1, WRITE, (0, 4))), Errno::EBADF);
+    assert_eq!(shared.writable_descriptors(), 0);
+    assert_eq!(guest.test(2, WRITE, (0, 0)).lock_type, READ);
 }
 
 #[test]

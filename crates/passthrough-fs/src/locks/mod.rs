@@ -4,8 +4,9 @@
 //! **POSIX locks** (fcntl(2)). The guest's kernel names an owner with each: a process (all that
 //! share their descriptors), or, for locks of an open file description, that description. On the
 //! host each owner has, for each file that it has locked, an open file description of its own, and
-//! locks that (F_OFD_SETLK). It is opened for reading and writing if the host allows that, as only
-//! then it can have locks of both kinds.
+//! locks that (F_OFD_SETLK). It is opened as the guest opened the file: for writing only where the
+//! guest may write, as that keeps the host from executing the file, and makes an overlay copy it.
+//! One that was opened for reading is replaced when its owner wants a lock for writing.
 //!
 //! The guest sends a FLUSH when a process closes any descriptor of a file, which drops the process's
 //! locks on it, as POSIX wants. For an owner that is an open file description it sends nothing but
@@ -125,10 +126,17 @@ impl PassthroughFs {
             let permit = self.permit().map_err(|_| Errno::ENOLCK)?;
             Ok((self.open_to_lock(cx, file)?, file_id(file)?, permit))
         })?;
-        self.attempt(cx, owner.file(), wait, || owner.set(wanted))
+        self.attempt(cx, owner.file(), wait, || match owner.set(wanted) {
+            // The description is of the other mode.
+            Err(Error::Errno(Errno::EBADF)) => {
+                owner.replace_description(self.open_to_lock(cx, file)?)?;
+                owner.set(wanted)
+            }
+            result => result,
+        })
     }
 
-    /// A description of the file for nothing but locks.
+    /// A description of the file for nothing but locks, which can have those that `file` can have.
     ///
     /// # Errors
     /// ENOLCK where the host allows none.
@@ -140,15 +148,16 @@ impl PassthroughFs {
         };
         let open = |mode| match self.open_again(&file.fd, mode | patience) {
             Err(Error::Errno(Errno::EAGAIN)) if !cx.may_block() => Err(Error::WouldBlock),
+            Err(Error::Errno(_)) => Err(Errno::ENOLCK.into()),
             result => result,
         };
-        match open(OFlags::RDWR) {
-            Err(Error::Errno(_)) => {}
-            result => return result,
-        }
         let mode = rustix::fs::fcntl_getfl(&file.fd)? & OFlags::RWMODE;
-        match open(mode) {
-            Err(Error::Errno(_)) => Err(Errno::ENOLCK.into()),
+        if mode != OFlags::WRONLY {
+            return open(mode);
+        }
+        // The guest may have the file open for reading, too.
+        match open(OFlags::RDWR) {
+            Err(Error::Errno(_)) => open(mode),
             result => result,
         }
     }

@@ -127,6 +127,10 @@ impl Ranges {
         self.0.is_empty()
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Range, Kind)> {
+        self.0.iter().map(|held| (held.range, held.kind))
+    }
+
     /// What is locked when `range` is of `kind`, or unlocked.
     pub(crate) fn with(&self, range: Range, kind: Option<Kind>) -> Self {
         let mut parts = Vec::with_capacity(self.0.len().saturating_add(2));

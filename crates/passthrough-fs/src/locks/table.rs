@@ -43,7 +43,6 @@ struct Entry {
 /// They go when it does. It goes when it has none, and nobody is about to get one.
 #[derive(Debug)]
 pub(crate) struct Owner {
-    fd: OwnedFd,
     file: FileId,
     state: Mutex<State>,
     locks: Arc<AtomicUsize>,
@@ -52,6 +51,7 @@ pub(crate) struct Owner {
 
 #[derive(Debug)]
 struct State {
+    fd: OwnedFd,
     ranges: Ranges,
     /// The process in the guest that locked last.
     pid: u32,
@@ -98,9 +98,9 @@ impl LockTable {
         }
         let (fd, file, permit) = open()?;
         let new = Arc::new(Owner {
-            fd,
             file,
             state: Mutex::new(State {
+                fd,
                 ranges: Ranges::default(),
                 pid: 0,
                 handle: Some(handle),
@@ -213,7 +213,7 @@ impl OwnerRef<'_> {
         let after = state.ranges.with(wanted.range, wanted.kind);
         let more = after.len().saturating_sub(state.ranges.len());
         self.table.reserve(more)?;
-        match sys::set(owner.fd.as_fd(), wanted.range, wanted.kind) {
+        match sys::set(state.fd.as_fd(), wanted.range, wanted.kind) {
             Ok(()) => {}
             Err(errno) => {
                 self.owner.locks.fetch_sub(more, Ordering::Relaxed);
@@ -240,6 +240,21 @@ impl OwnerRef<'_> {
         Ok(Attempt::Done)
     }
 
+    /// Has its locks by `fd` from now on. Those that it has must be for reading: then each is there
+    /// twice for a moment, and nobody else gets in between.
+    ///
+    /// # Errors
+    /// As fcntl(2). Nothing has changed then.
+    pub(crate) fn replace_description(&self, fd: OwnedFd) -> Result<()> {
+        let mut state = lock(&self.owner.state);
+        for (range, kind) in state.ranges.iter() {
+            sys::set(fd.as_fd(), range, Some(kind))?;
+        }
+        let _closed_after_the_lock = std::mem::replace(&mut state.fd, fd);
+        drop(state);
+        Ok(())
+    }
+
     /// Drops all its locks.
     pub(crate) fn unlock_all(&self) {
         self.owner.unlock_all();
@@ -247,7 +262,7 @@ impl OwnerRef<'_> {
 
     /// A lock of somebody outside of this guest that stands in the way of one of `kind`.
     pub(crate) fn conflict_on_host(&self, range: Range, kind: Kind) -> Result<Option<FileLock>> {
-        conflict_on_host(&self.owner.fd, range, kind)
+        conflict_on_host(&lock(&self.owner.state).fd, range, kind)
     }
 }
 
@@ -286,7 +301,7 @@ impl Owner {
         if state.ranges.is_empty() {
             return;
         }
-        if let Err(error) = sys::set(self.fd.as_fd(), Range::ALL, None) {
+        if let Err(error) = sys::set(state.fd.as_fd(), Range::ALL, None) {
             // They go with the descriptor then, which nothing keeps open but they.
             tracing::warn!(%error, "cannot unlock a file");
         }
