@@ -16,8 +16,9 @@
 //!
 //! # What INIT agrees on
 //! What the filesystem asks for, of what the guest offers and the session can carry: never DAX, for
-//! example. What it does not ask for is off, ASYNC_READ and AUTO_INVAL_DATA too, which the session
-//! turns on for filesystems of its own. A bare `PassthroughFs` asks for neither; `Vfs` does.
+//! example, nor ATOMIC_O_TRUNC, which would let an open that fails truncate a running program. What
+//! it does not ask for is off, ASYNC_READ and AUTO_INVAL_DATA too, which the session turns on for
+//! filesystems of its own. A bare `PassthroughFs` asks for neither; `Vfs` does.
 //!
 //! # Waiting
 //! These filesystems are synchronous and cannot say in advance that they would have to wait. So

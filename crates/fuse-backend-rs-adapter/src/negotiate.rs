@@ -10,6 +10,10 @@ const OF_THE_SESSION: InitFlags = InitFlags::BIG_WRITES
     .union(InitFlags::MAX_PAGES)
     .union(InitFlags::INIT_EXT);
 
+/// What it is never offered: with ATOMIC_O_TRUNC, a Linux guest asks to truncate before it has checked
+/// that it may, and programs that are running lose their text (ETXTBSY).
+const WITHHELD: FsOptions = FsOptions::ATOMIC_O_TRUNC;
+
 /// Lets `fs` choose among what is offered. The bits have the same places on both sides, those of
 /// the protocol.
 ///
@@ -20,7 +24,8 @@ const OF_THE_SESSION: InitFlags = InitFlags::BIG_WRITES
 /// # Errors
 /// Those of the filesystem.
 pub(crate) fn init<F: FileSystem>(fs: &F, negotiation: &mut Negotiation) -> io::Result<()> {
-    let capable = FsOptions::from_bits_truncate(negotiation.offered.bits());
+    let offered = FsOptions::from_bits_truncate(negotiation.offered.bits());
+    let capable = offered.difference(WITHHELD);
     let wanted = fs.init(capable)? & capable;
     let wanted = InitFlags::from_bits_retain(wanted.bits());
     negotiation.enabled = (negotiation.enabled & OF_THE_SESSION) | wanted;
@@ -41,6 +46,7 @@ mod tests {
 
         fn init(&self, capable: FsOptions) -> io::Result<FsOptions> {
             assert!(!capable.contains(FsOptions::WRITEBACK_CACHE));
+            assert!(!capable.contains(FsOptions::ATOMIC_O_TRUNC));
             assert!(capable.contains(FsOptions::SUBMOUNTS));
             Ok(self.0)
         }
@@ -71,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_asked_for_and_what_was_not_offered_are_off() {
+    fn what_was_not_asked_for_and_what_was_not_offered_is_off() {
         let mut offer = InitFlags::all();
         offer.remove(InitFlags::WRITEBACK_CACHE);
         let (flags, flags2) = offer.halves();
@@ -85,7 +91,9 @@ mod tests {
             | InitFlags::SETXATTR_EXT
             | InitFlags::INIT_EXT;
         let mut negotiation = Negotiation::new(&init_in, by_itself);
-        let asks = Asks(FsOptions::WRITEBACK_CACHE | FsOptions::DO_READDIRPLUS);
+        let asks = Asks(
+            FsOptions::WRITEBACK_CACHE | FsOptions::ATOMIC_O_TRUNC | FsOptions::DO_READDIRPLUS,
+        );
         init(&asks, &mut negotiation).unwrap();
         assert_eq!(
             negotiation.enabled,

@@ -193,7 +193,9 @@
 //! description of its own, so that the host's kernel knows them apart; it goes when the owner closes
 //! the file, or the guest is gone. A lock that another process holds is taken up to 32 ms after it
 //! could be; there is no queue, so that who came first may wait longest.
-//! That processes wait for each other in a circle (EDEADLK) is not noticed.
+//! That processes wait for each other in a circle (EDEADLK) is not noticed. Linux's virtio-fs driver
+//! interrupts no request: a process that waits for a lock cannot be killed in a guest until it has it,
+//! or the wait is cancelled ([`FileSystem::cancel_waits`](fuse_fs::FileSystem::cancel_waits)).
 //!
 //! # What is missing
 //!
