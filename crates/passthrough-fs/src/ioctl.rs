@@ -11,6 +11,7 @@ use fuse_fs::abi::{IoctlIn, IoctlOut};
 use fuse_fs::flags::IoctlFlags;
 use fuse_fs::{Context, Errno, NodeId, Result};
 
+use crate::fsetid::SuidSgid;
 use crate::sys::FsXattr;
 use crate::{PassthroughFs, sys};
 
@@ -98,6 +99,7 @@ impl Command {
             Self::Set(Attributes::Flags) => {
                 let new = u32::from_ne_bytes(taken(data)?);
                 check_protection(cx, new, PROTECTING_FLAGS, || sys::inode_flags(fd))?;
+                SuidSgid::of(cx).apply()?;
                 sys::set_inode_flags(fd, new)?;
                 Ok(0)
             }
@@ -109,6 +111,7 @@ impl Command {
                 };
                 let old = || sys::fsxattr(fd).map(xflags);
                 check_protection(cx, xflags(new), PROTECTING_XFLAGS, old)?;
+                SuidSgid::of(cx).apply()?;
                 sys::set_fsxattr(fd, &new)?;
                 Ok(0)
             }
