@@ -141,7 +141,7 @@
 //! | STATX | 1 | not supported |
 //! | OPEN, OPENDIR, RELEASE | 1 | 1 |
 //! | FLUSH | 0, on a network filesystem 2 | 2 |
-//! | SETLK, the first of an owner on a file; more | 3; 1 | not supported |
+//! | SETLK, the first of an owner on a file; more | 4; 1 | not supported |
 //! | FLUSH of who has locks | 2 | not supported |
 //! | READ | 1, across the end of the file 2 | the same |
 //! | WRITE, FSYNC, LSEEK | 1 | 1 |
