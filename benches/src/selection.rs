@@ -1,8 +1,8 @@
-//! Choosing rows of a table by parts of their names.
+//! Choosing what is measured by parts of names.
 
-/// No row is called what was asked for.
+/// Nothing is called what was asked for.
 #[derive(Debug, thiserror::Error)]
-#[error("no row's name contains {wanted:?}; the rows are: {names}")]
+#[error("no name contains {wanted:?}; the names are: {names}")]
 pub struct NoRow {
     wanted: String,
     names: String,
@@ -12,13 +12,13 @@ pub struct NoRow {
 ///
 /// # Errors
 /// There is none.
-pub fn select<R: Copy>(
+pub fn select<R: Clone>(
     rows: &[R],
-    name: impl Fn(&R) -> &'static str,
+    name: impl Fn(&R) -> &str,
     only: &[String],
 ) -> Result<Vec<R>, NoRow> {
     let wanted = |row: &&R| only.is_empty() || only.iter().any(|part| name(row).contains(&**part));
-    let chosen: Vec<R> = rows.iter().filter(wanted).copied().collect();
+    let chosen: Vec<R> = rows.iter().filter(wanted).cloned().collect();
     if chosen.is_empty() {
         return Err(NoRow {
             wanted: only.join(", "),

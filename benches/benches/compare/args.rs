@@ -1,14 +1,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use benches::daemon::Program;
 use benches::selection::{NoRow, select};
 use clap::Parser;
 use virtio_fs_guest::Options;
 
+use crate::contenders::Contender;
 use crate::rows::{ROWS, Row};
 
-/// Compares our virtio-fs daemon with the reference daemon.
+/// Compares our virtio-fs daemon with the reference daemon, each with several settings.
 #[derive(Debug, Parser)]
 pub(crate) struct Args {
     /// The reference daemon: `cargo install virtiofsd` builds it. Without it there is nothing to
@@ -17,15 +17,28 @@ pub(crate) struct Args {
     peer: Option<PathBuf>,
     /// Our daemon. Default: target/release/virtiofsd of this workspace.
     #[arg(long)]
-    ours: Option<PathBuf>,
+    pub(crate) ours: Option<PathBuf>,
+    /// Another option of our daemon, such as --cache=never; may be repeated.
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) with: Vec<String>,
+    /// Another option of the reference daemon; may be repeated.
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) peer_with: Vec<String>,
+    /// `--thread-pool-size` of the reference daemon, where it is measured with a pool.
+    #[arg(long, default_value_t = 4)]
+    pub(crate) peer_pool: usize,
+    /// Only those of the daemons' settings whose name contains this; may be repeated.
+    #[arg(long = "contender")]
+    contenders: Vec<String>,
     /// Where the shared directories are made: a tmpfs, so that no disk is measured.
     #[arg(long, default_value = "/dev/shm")]
     pub(crate) dir: PathBuf,
-    /// Rounds; in each, both daemons are started anew and all rows are measured in turn.
-    #[arg(long, default_value_t = 7)]
+    /// Rounds; in each, all daemons are started anew and all rows are measured, with one daemon
+    /// after the other.
+    #[arg(long, default_value_t = 5)]
     pub(crate) rounds: u32,
     /// Milliseconds for which a row is measured, per daemon and round.
-    #[arg(long, default_value_t = 300)]
+    #[arg(long, default_value_t = 200)]
     millis: u64,
     /// Only the rows whose name contains this; may be repeated.
     #[arg(long = "row")]
@@ -38,12 +51,9 @@ pub(crate) struct Args {
     /// machine.
     #[arg(long, default_value_t = 10)]
     pub(crate) interrupt_delay: u64,
-    /// `--cache` of both daemons, where given.
+    /// `--cache` of all daemons, where given.
     #[arg(long)]
     cache: Option<String>,
-    /// `--thread-pool-size` of both daemons, where given.
-    #[arg(long)]
-    thread_pool_size: Option<usize>,
     /// Also write all samples to this file.
     #[arg(long)]
     pub(crate) json: Option<PathBuf>,
@@ -61,28 +71,24 @@ impl Args {
         Duration::from_millis(self.millis)
     }
 
-    pub(crate) fn ours(&self) -> Program {
-        Program::ours(self.ours.clone(), self.common_arguments())
+    /// Who is measured; nobody where no reference daemon was named.
+    pub(crate) fn contenders(&self) -> Result<Vec<Contender>, NoRow> {
+        let Some(peer) = &self.peer else {
+            return Ok(Vec::new());
+        };
+        select(&Contender::all(self, peer), |c| &c.name, &self.contenders)
     }
 
-    /// The reference daemon, where one was named.
-    pub(crate) fn peer(&self) -> Option<Program> {
-        let path = self.peer.clone()?;
-        Some(Program::peer(path, self.common_arguments()))
-    }
-
-    fn common_arguments(&self) -> Vec<String> {
+    /// The arguments of a daemon that has `more` of its own.
+    pub(crate) fn arguments(&self, more: &[String]) -> Vec<String> {
         let cache = self.cache.iter().map(|cache| format!("--cache={cache}"));
-        let threads = self
-            .thread_pool_size
-            .iter()
-            .map(|size| format!("--thread-pool-size={size}"));
         let xattr = std::iter::once("--xattr".into());
-        xattr.chain(cache).chain(threads).collect()
+        xattr.chain(cache).chain(more.iter().cloned()).collect()
     }
 
-    pub(crate) fn driver(&self) -> Options {
+    pub(crate) fn driver(&self, request_queues: u16) -> Options {
         Options {
+            request_queues,
             queue_size: self.queue_size,
             interrupt_delay: Duration::from_micros(self.interrupt_delay),
             ..Options::default()

@@ -1,9 +1,10 @@
 //! Compares our daemon with the reference daemon: the same directory, the same driver, the same
-//! rings, row by row in turn.
+//! rings, row by row, one after the other in an order that rotates.
 //!
 //! `cargo bench -p benches --bench compare -- --peer PATH`
 
 mod args;
+mod contenders;
 mod measure;
 mod operations;
 mod report;
@@ -17,7 +18,7 @@ use benches::daemon::{DaemonError, PEER_REMEDY};
 use benches::selection::NoRow;
 use clap::Parser;
 use report::Report;
-use session::Contender;
+use session::Session;
 
 /// Why the comparison ended.
 #[derive(Debug, thiserror::Error)]
@@ -49,28 +50,31 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<(), Error> {
-    // As in `cargo bench` without arguments.
-    let Some(peer) = args.peer() else {
+    let contenders = args.contenders()?;
+    if contenders.is_empty() {
+        // As in `cargo bench` without arguments.
         eprintln!("compare: skipped: needs a reference daemon: {PEER_REMEDY}");
         return Ok(());
-    };
-    let ours = args.ours();
+    }
     let rows = args.rows()?;
-    let mut report = Report::default();
-    for round in 0..args.rounds {
-        eprintln!("round {} of {}", round + 1, args.rounds);
-        let mut contenders = [
-            Contender::start(&ours, args)?,
-            Contender::start(&peer, args)?,
-        ];
-        for row in &rows {
-            // Who is second finds the processor warmer.
-            let first = usize::from(round % 2 == 1);
-            let one = contenders[first].measure(row, args)?;
-            let other = contenders[1 - first].measure(row, args)?;
-            match first {
-                0 => report.add(row, one, other),
-                _ => report.add(row, other, one),
+    let mut report = Report::new(&contenders);
+    for round in 0..args.rounds as usize {
+        let mut sessions = Vec::new();
+        for contender in &contenders {
+            sessions.push(Session::start(contender, args)?);
+        }
+        for (n, row) in rows.iter().enumerate() {
+            let (current, rounds, last) = (round + 1, args.rounds, rows.len());
+            eprintln!(
+                "round {current}/{rounds}, row {}/{last}: {}",
+                n + 1,
+                row.name
+            );
+            // Who comes later finds the processor warmer.
+            for place in 0..sessions.len() {
+                let contender = (round + n + place) % sessions.len();
+                let sample = sessions[contender].measure(row, args)?;
+                report.add(row, contender, sample);
             }
         }
     }

@@ -1,89 +1,105 @@
 use std::fmt::Write;
 
 use crate::args::Args;
+use crate::contenders::{Contender, Party};
 use crate::measure::{Sample, median};
 use crate::rows::Row;
 
-/// All samples, by row.
-#[derive(Debug, Default)]
+/// All samples, by row and contender.
+#[derive(Debug)]
 pub(crate) struct Report {
+    contenders: Vec<Contender>,
     lines: Vec<Line>,
 }
 
 #[derive(Debug)]
 struct Line {
     row: Row,
-    /// A pair for each round.
-    rounds: Vec<Pair>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Pair {
-    /// `None` where the daemon does not do it.
-    ours: Option<Sample>,
-    peer: Option<Sample>,
+    /// For each contender a sample of each round, `None` where it does not do it.
+    samples: Vec<Vec<Option<Sample>>>,
 }
 
 impl Report {
-    pub(crate) fn add(&mut self, row: &Row, ours: Option<Sample>, peer: Option<Sample>) {
-        let pair = Pair { ours, peer };
-        match self.lines.iter_mut().find(|line| line.row.name == row.name) {
-            Some(line) => line.rounds.push(pair),
-            None => self.lines.push(Line {
-                row: *row,
-                rounds: vec![pair],
-            }),
+    pub(crate) fn new(contenders: &[Contender]) -> Self {
+        Self {
+            contenders: contenders.to_vec(),
+            lines: Vec::new(),
         }
     }
 
+    /// Adds the sample of a round; `contender` is an index, and `None` means that it does not do
+    /// it.
+    pub(crate) fn add(&mut self, row: &Row, contender: usize, sample: Option<Sample>) {
+        let known = self.lines.iter().position(|line| line.row.name == row.name);
+        let index = known.unwrap_or_else(|| {
+            self.lines.push(Line {
+                row: *row,
+                samples: vec![Vec::new(); self.contenders.len()],
+            });
+            self.lines.len() - 1
+        });
+        self.lines[index].samples[contender].push(sample);
+    }
+
     /// The table. Each value is the median over the rounds; each ratio is the median of the
-    /// rounds' ratios, ours to the peer's, as the two samples of a round are neighbours in time.
+    /// rounds' ratios to the first of the reference daemon's settings, as the samples of a round
+    /// are neighbours in time.
     pub(crate) fn markdown(&self, args: &Args) -> String {
         let mut out = format!(
-            "Medians of {} rounds; interrupt delay {} us; rings of {}. Ours / reference.\n\n",
+            "Medians of {} rounds; interrupt delay {} us; rings of {}. Ratios to the reference.\n\n",
             args.rounds, args.interrupt_delay, args.queue_size
         );
-        out += "| row | ops/s | ratio (least-most) | MB/s | p50 us | p99 us | CPU us/op \
-                | CPU ratio (least-most) | peak RSS MiB | anonymous MiB |\n";
-        out += "|---|---|---|---|---|---|---|---|---|---|\n";
+        out += "| row | contender | ops/s | ratio (least-most) | MB/s | p50 us | p99 us \
+                | CPU us/op | CPU ratio (least-most) | peak RSS MiB | anonymous MiB |\n";
+        out += "|---|---|---|---|---|---|---|---|---|---|---|\n";
+        let mut parties = self.contenders.iter().map(|c| c.party);
+        let baseline = parties.position(|party| party == Party::Reference);
         for line in &self.lines {
-            line.write_markdown(&mut out);
+            for (n, contender) in self.contenders.iter().enumerate() {
+                line.write_markdown(&mut out, &contender.name, n, baseline);
+            }
         }
         out
     }
 
     /// The samples of all rounds.
     pub(crate) fn json(&self, args: &Args) -> String {
+        let names: Vec<String> = self
+            .contenders
+            .iter()
+            .map(|contender| format!("\"{}\"", contender.name))
+            .collect();
         let lines: Vec<String> = self.lines.iter().map(Line::json).collect();
         format!(
-            "{{\"rounds\":{},\"interrupt_delay_us\":{},\"queue_size\":{},\"rows\":[\n{}\n]}}\n",
+            "{{\"rounds\":{},\"interrupt_delay_us\":{},\"queue_size\":{},\"contenders\":[{}],\
+             \"rows\":[\n{}\n]}}\n",
             args.rounds,
             args.interrupt_delay,
             args.queue_size,
+            names.join(","),
             lines.join(",\n")
         )
     }
 }
 
 impl Line {
-    fn write_markdown(&self, out: &mut String) {
-        let of = |side: fn(&Pair) -> Option<Sample>, value: fn(&Sample) -> f64| {
-            let samples = self.rounds.iter().filter_map(side);
-            median(samples.map(|sample| value(&sample)))
-        };
-        let both = |value: fn(&Sample) -> f64, digits: usize| {
-            let (ours, peer) = (of(|p| p.ours, value), of(|p| p.peer, value));
-            format!("{} / {}", number(ours, digits), number(peer, digits))
-        };
-        let ratios = |value: fn(&Sample) -> f64| {
-            self.rounds
-                .iter()
-                .filter_map(move |pair| Some(value(&pair.ours?) / value(&pair.peer?)))
+    fn write_markdown(&self, out: &mut String, name: &str, index: usize, baseline: Option<usize>) {
+        let samples = &self.samples[index];
+        let of = |value: fn(&Sample) -> f64, digits: usize| {
+            let values = samples.iter().flatten().map(value);
+            number(median(values), digits)
         };
         let ratio = |value: fn(&Sample) -> f64| {
-            let least = ratios(value).fold(f64::INFINITY, f64::min);
-            let most = ratios(value).fold(0.0, f64::max);
-            match median(ratios(value)) {
+            let Some(baseline) = baseline.filter(|&baseline| baseline != index) else {
+                return String::from("-");
+            };
+            let pairs = samples.iter().zip(&self.samples[baseline]);
+            let ratios: Vec<f64> = pairs
+                .filter_map(|(one, other)| Some(value(one.as_ref()?) / value(other.as_ref()?)))
+                .collect();
+            let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
+            let most = ratios.iter().copied().fold(0.0, f64::max);
+            match median(ratios.into_iter()) {
                 median if median.is_nan() => "-".into(),
                 median => format!("{median:.2} ({least:.2}-{most:.2})"),
             }
@@ -91,46 +107,38 @@ impl Line {
         let megabytes = match self.row.bytes() {
             0 => String::from("-"),
             bytes => {
-                let scale = f64::from(bytes) / 1e6;
-                let rate = |side| number(of(side, |s| s.ops_per_second) * scale, 0);
-                format!("{} / {}", rate(|p| p.ours), rate(|p| p.peer))
+                let rates = samples.iter().flatten().map(|s| s.ops_per_second);
+                number(median(rates) * f64::from(bytes) / 1e6, 0)
             }
         };
         // Writing to a string cannot fail.
         let _ = writeln!(
             out,
-            "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+            "| {} | {name} | {} | {} | {megabytes} | {} | {} | {} | {} | {} | {} |",
             self.row.name,
-            both(|s| s.ops_per_second, 0),
+            of(|s| s.ops_per_second, 0),
             ratio(|s| s.ops_per_second),
-            megabytes,
-            both(|s| s.p50, 1),
-            both(|s| s.p99, 1),
-            both(|s| s.cpu, 1),
+            of(|s| s.p50, 1),
+            of(|s| s.p99, 1),
+            of(|s| s.cpu, 1),
             ratio(|s| s.cpu),
-            both(|s| s.memory.peak as f64 / 1024.0, 1),
-            both(|s| s.memory.anonymous as f64 / 1024.0, 1),
+            of(|s| s.memory.peak as f64 / 1024.0, 1),
+            of(|s| s.memory.anonymous as f64 / 1024.0, 1),
         );
     }
 
     fn json(&self) -> String {
-        let rounds: Vec<String> = self
-            .rounds
-            .iter()
-            .map(|pair| {
-                format!(
-                    "{{\"ours\":{},\"peer\":{}}}",
-                    sample_json(pair.ours),
-                    sample_json(pair.peer)
-                )
-            })
-            .collect();
+        let list = |samples: &Vec<Option<Sample>>| {
+            let samples: Vec<String> = samples.iter().copied().map(sample_json).collect();
+            format!("[{}]", samples.join(","))
+        };
+        let contenders: Vec<String> = self.samples.iter().map(list).collect();
         format!(
-            "{{\"name\":\"{}\",\"depth\":{},\"bytes\":{},\"rounds\":[{}]}}",
+            "{{\"name\":\"{}\",\"depth\":{},\"bytes\":{},\"contenders\":[{}]}}",
             self.row.name,
             self.row.depth,
             self.row.bytes(),
-            rounds.join(",")
+            contenders.join(",")
         )
     }
 }

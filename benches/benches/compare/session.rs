@@ -3,7 +3,7 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use benches::daemon::{Daemon, Program};
+use benches::daemon::Daemon;
 use fuse_wire::abi::{GetattrIn, ReadIn, WriteIn};
 use fuse_wire::{Errno, Handle, LookupName, NodeId, Operation};
 use tempfile::TempDir;
@@ -13,6 +13,7 @@ use virtio_fs_guest::{
 
 use crate::Error;
 use crate::args::Args;
+use crate::contenders::{Contender, Means};
 use crate::measure::{Recorder, Sample};
 use crate::operations::{RDWR, XATTR};
 use crate::rows::{ENTRIES, Kind, Row};
@@ -22,8 +23,8 @@ const FILE: u64 = 64 << 20;
 /// Part of a row's time that goes before the measurement.
 const WARM_UP: u32 = 5;
 
-/// A daemon on a fresh directory, and a driver that mounted it.
-pub(crate) struct Contender {
+/// A contender's daemon on a fresh directory, and a driver that mounted it.
+pub(crate) struct Session {
     // In the order in which they end.
     mount: Mount,
     files: Files,
@@ -50,8 +51,9 @@ pub(crate) struct Open {
     pub(crate) handle: Handle,
 }
 
-impl Contender {
-    pub(crate) fn start(program: &Program, args: &Args) -> Result<Self, Error> {
+impl Session {
+    pub(crate) fn start(contender: &Contender, args: &Args) -> Result<Self, Error> {
+        let Means::Daemon { program, queues } = &contender.means;
         let dir = TempDir::with_prefix_in("virtio-fs-compare-", &args.dir).map_err(|source| {
             Error::Io {
                 doing: "make a directory; choose another place with --dir",
@@ -66,7 +68,7 @@ impl Contender {
         let socket = dir.path().join("socket");
         let daemon = Daemon::start(program, &socket, &shared, &dir.path().join("log"))?;
         let begin = || -> Result<(Mount, Files), GuestError> {
-            let connection = Connection::connect(&socket, &args.driver())?;
+            let connection = Connection::connect(&socket, &args.driver(*queues))?;
             let mut mount = connection.mount(&MountOptions::default())?;
             let files = open_files(&mut mount)?;
             Ok((mount, files))
