@@ -46,11 +46,9 @@ pub(crate) struct Args {
     /// Descriptors per ring.
     #[arg(long, default_value_t = 512)]
     pub(crate) queue_size: u16,
-    /// Microseconds that an interrupt takes to reach the driver. With 0 the next request may come
-    /// before the daemon has gone to sleep: then neither side ever sleeps, as never with a virtual
-    /// machine.
-    #[arg(long, default_value_t = 10)]
-    pub(crate) interrupt_delay: u64,
+    /// How the driver waits for a reply.
+    #[arg(long, value_enum, default_value_t = Driver::Busy)]
+    pub(crate) driver: Driver,
     /// `--cache` of all daemons, where given.
     #[arg(long)]
     cache: Option<String>,
@@ -60,6 +58,39 @@ pub(crate) struct Args {
     /// What `cargo bench` adds.
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+/// A guest's processor that waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Driver {
+    /// It stays awake for 200 us, as KVM's halt polling has it by default.
+    Busy,
+    /// It sleeps at once, and takes 10 us from an interrupt to its handler, in which the daemon
+    /// goes to sleep too.
+    Sleeping,
+}
+
+impl Driver {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Busy => "busy",
+            Self::Sleeping => "sleeping",
+        }
+    }
+
+    const fn halt_poll(self) -> Duration {
+        match self {
+            Self::Busy => Duration::from_micros(200),
+            Self::Sleeping => Duration::ZERO,
+        }
+    }
+
+    const fn interrupt_delay(self) -> Duration {
+        match self {
+            Self::Busy => Duration::ZERO,
+            Self::Sleeping => Duration::from_micros(10),
+        }
+    }
 }
 
 impl Args {
@@ -86,11 +117,12 @@ impl Args {
         xattr.chain(cache).chain(more.iter().cloned()).collect()
     }
 
-    pub(crate) fn driver(&self, request_queues: u16) -> Options {
+    pub(crate) fn driver_options(&self, request_queues: u16) -> Options {
         Options {
             request_queues,
             queue_size: self.queue_size,
-            interrupt_delay: Duration::from_micros(self.interrupt_delay),
+            interrupt_delay: self.driver.interrupt_delay(),
+            halt_poll: self.driver.halt_poll(),
             ..Options::default()
         }
     }

@@ -46,8 +46,10 @@ impl Report {
     /// are neighbours in time.
     pub(crate) fn markdown(&self, args: &Args) -> String {
         let mut out = format!(
-            "Medians of {} rounds; interrupt delay {} us; rings of {}. Ratios to the reference.\n\n",
-            args.rounds, args.interrupt_delay, args.queue_size
+            "Medians of {} rounds; {} driver; rings of {}. Ratios to the reference.\n\n",
+            args.rounds,
+            args.driver.name(),
+            args.queue_size
         );
         out += "| row | contender | ops/s | ratio (least-most) | MB/s | p50 us | p99 us \
                 | CPU us/op | CPU ratio (least-most) | peak RSS MiB | anonymous MiB |\n";
@@ -71,10 +73,10 @@ impl Report {
             .collect();
         let lines: Vec<String> = self.lines.iter().map(Line::json).collect();
         format!(
-            "{{\"rounds\":{},\"interrupt_delay_us\":{},\"queue_size\":{},\"contenders\":[{}],\
+            "{{\"rounds\":{},\"driver\":\"{}\",\"queue_size\":{},\"contenders\":[{}],\
              \"rows\":[\n{}\n]}}\n",
             args.rounds,
-            args.interrupt_delay,
+            args.driver.name(),
             args.queue_size,
             names.join(","),
             lines.join(",\n")

@@ -68,7 +68,7 @@ impl Session {
         let socket = dir.path().join("socket");
         let daemon = Daemon::start(program, &socket, &shared, &dir.path().join("log"))?;
         let begin = || -> Result<(Mount, Files), GuestError> {
-            let connection = Connection::connect(&socket, &args.driver(*queues))?;
+            let connection = Connection::connect(&socket, &args.driver_options(*queues))?;
             let mut mount = connection.mount(&MountOptions::default())?;
             let files = open_files(&mut mount)?;
             Ok((mount, files))

@@ -84,7 +84,7 @@ impl Connection {
             event_idx: control.features() & EVENT_IDX != 0,
             indirect: control.features() & INDIRECT_DESC != 0,
         };
-        let link = Arc::new(Link::new(control.stream()?));
+        let link = Arc::new(Link::new(control.stream()?, options.halt_poll));
         let plan = Plan::new(options);
         let (memory, queues) = build_queues(options, &plan, rings, link)?;
         let mut connection = Self {
@@ -221,7 +221,7 @@ impl Connection {
         if control.features() != self.control.features() {
             return Err(Error::Unsupported("feature that the one before had"));
         }
-        let link = Arc::new(Link::new(control.stream()?));
+        let link = Arc::new(Link::new(control.stream()?, self.options.halt_poll));
         self.control = control;
         for queue in &mut self.queues {
             queue.set_link(Arc::clone(&link));

@@ -12,11 +12,13 @@ use crate::{Error, ProtocolError, sys};
 #[derive(Debug)]
 pub(crate) struct Link {
     stream: UnixStream,
+    /// [`Options::halt_poll`](crate::Options::halt_poll).
+    halt_poll: Duration,
 }
 
 impl Link {
-    pub(crate) const fn new(stream: UnixStream) -> Self {
-        Self { stream }
+    pub(crate) const fn new(stream: UnixStream, halt_poll: Duration) -> Self {
+        Self { stream, halt_poll }
     }
 
     /// Waits until `call` is signalled, for `limit` at most, and clears it. False at the time-out.
@@ -26,7 +28,11 @@ impl Link {
         error: &EventFd,
         limit: Duration,
     ) -> Result<bool, Error> {
-        let deadline = Instant::now() + limit;
+        let start = Instant::now();
+        let deadline = start + limit;
+        if self.look_for_call(call, start + self.halt_poll.min(limit)) {
+            return Ok(true);
+        }
         loop {
             if clear(call) {
                 return Ok(true);
@@ -54,6 +60,17 @@ impl Link {
             }
         }
     }
+
+    /// Whether `call` is signalled before `end`, without sleeping; it no longer is.
+    fn look_for_call(&self, call: &EventFd, end: Instant) -> bool {
+        while Instant::now() < end {
+            if clear(call) {
+                return true;
+            }
+            std::thread::yield_now();
+        }
+        false
+    }
 }
 
 /// Whether `event` was signalled; it no longer is.
@@ -73,5 +90,49 @@ fn timespec(duration: Duration) -> Timespec {
     Timespec {
         tv_sec: duration.as_secs() as i64,
         tv_nsec: i64::from(duration.subsec_nanos()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vmm_sys_util::eventfd::EFD_NONBLOCK;
+
+    use super::*;
+
+    const NEVER: Duration = Duration::from_secs(3600);
+
+    fn event() -> EventFd {
+        EventFd::new(EFD_NONBLOCK).unwrap()
+    }
+
+    #[test]
+    fn an_interrupt_is_noticed_while_the_driver_stays_on_its_processor() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let link = Link::new(ours, NEVER);
+        let (call, error) = (event(), event());
+        let device = call.try_clone().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(move || signal(&device).unwrap());
+            assert!(link.wait_for_call(&call, &error, NEVER).unwrap());
+        });
+        assert!(!clear(&call));
+    }
+
+    #[test]
+    fn looking_for_an_interrupt_ends_with_the_time_out() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let link = Link::new(ours, NEVER);
+        let limit = Duration::from_millis(1);
+        assert!(!link.wait_for_call(&event(), &event(), limit).unwrap());
+    }
+
+    #[test]
+    fn a_driver_that_looked_in_vain_sleeps_and_is_woken() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let link = Link::new(ours, Duration::from_millis(1));
+        drop(theirs);
+        // Noticed by one who sleeps alone.
+        let result = link.wait_for_call(&event(), &event(), NEVER);
+        assert!(matches!(result, Err(Error::Disconnected)), "{result:?}");
     }
 }

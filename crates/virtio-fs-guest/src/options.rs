@@ -26,6 +26,11 @@ pub struct Options {
     /// handler runs, in which the device finds nothing more to do and goes to sleep; without it a
     /// benchmark of single requests measures a device that never slept. Default zero.
     pub interrupt_delay: Duration,
+    /// How long the driver stays on its processor, looking for the interrupt, before it sleeps:
+    /// KVM's halt polling, for 200 us by default (`halt_poll_ns`). As there, a thread that wants
+    /// the processor gets it in between. The device is asked for interrupts just the same, and
+    /// pays for them. That the back-end is gone is noticed only afterwards. Default zero.
+    pub halt_poll: Duration,
     /// How long the back-end has for a vhost-user message, and for a request. Default 10 s.
     pub timeout: Duration,
 }
@@ -50,6 +55,7 @@ impl Default for Options {
             indirect: Offered::Accept,
             inflight: Offered::Withhold,
             interrupt_delay: Duration::ZERO,
+            halt_poll: Duration::ZERO,
             timeout: Duration::from_secs(10),
         }
     }
