@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use support::{Daemon, Guest, Share};
+use support::Daemon;
 
 /// Longer than a slow machine needs, short enough that a hang does not go on for ever.
 const PATIENCE: Duration = Duration::from_secs(900);
@@ -28,12 +28,7 @@ fn exports_in_a_guest() {
     ];
     let root = Daemon::start(&path("root.sock"), Path::new("/"), &["--readonly"]);
     let data = Daemon::start_sharing(&path("data.sock"), exports);
-    let share = |tag, daemon| Share {
-        tag,
-        socket: Daemon::socket(daemon),
-    };
-    let (root_share, data_share) = (share("root", &root), share("data", &data));
-    let guest = Guest::boot(&root_share, &data_share, "exports.sh", &[]);
+    let guest = support::boot(&root, &data, "exports.sh", &[]);
     println!("{}", guest.wait(PATIENCE).join("\n"));
     assert_eq!(fs::read_to_string(path("rw/moved")).unwrap(), "new\n");
     assert_eq!(fs::read_dir(path("ro")).unwrap().count(), 1);

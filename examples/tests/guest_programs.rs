@@ -138,8 +138,8 @@ fn two_guests_lock_one_directory() {
     assert!(
         first.says("guest: holding", PATIENCE),
         "the first guest:\n{}\nthe second:\n{}",
-        first.console(),
-        second.console()
+        first.console().tail(),
+        second.console().tail()
     );
     first.kill();
     report(&second.wait(PATIENCE));

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use super::console::Console;
+use testing::Console;
 
 /// A daemon of this package, and what it logs. Killed when dropped.
 pub(crate) struct Daemon {

@@ -1,181 +1,22 @@
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
-use std::{env, fs};
+use std::path::Path;
 
-use super::console::Console;
+use testing::{Guest, Share};
 
-/// Processors of a guest, and request queues of each of its devices.
-const PROCESSORS: &str = "2";
+use super::Daemon;
 
-/// A share that a guest is given: the tag and the daemon's socket.
-pub(crate) struct Share<'a> {
-    pub(crate) tag: &'a str,
-    pub(crate) socket: &'a Path,
-}
-
-/// A virtual machine that runs a script of `tests/guest/`. Killed when dropped.
-///
-/// QEMU emulates it in software, with Debian's cloud kernel (it has FUSE and virtio-fs built in, so
-/// no initrd is needed), and with the host's `/` as its root: what is installed here is there.
-pub(crate) struct Guest {
-    qemu: Child,
-    console: Console,
-}
-
-impl Guest {
-    /// Boots on the share `root`, with the share `data` at hand, and runs `workload` with the
-    /// variables `environment`, each `NAME=VALUE`.
-    pub(crate) fn boot(
-        root: &Share<'_>,
-        data: &Share<'_>,
-        workload: &str,
-        environment: &[&str],
-    ) -> Self {
-        // QEMU dies with the thread that started it, even where that is killed.
-        let mut command = Command::new("setpriv");
-        command
-            .args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
-            .args(["-nodefaults", "-display", "none", "-serial", "stdio"])
-            .args(["-accel", "tcg,thread=multi", "-smp", PROCESSORS])
-            .args(["-machine", "q35,memory-backend=mem", "-m", "1G"])
-            .args(["-object", "memory-backend-memfd,id=mem,size=1G,share=on"])
-            .arg("-kernel")
-            .arg(kernel())
-            .arg("-append")
-            .arg(command_line(root, data, workload, environment));
-        for share in [root, data] {
-            command.args(device(share));
-        }
-        let mut qemu = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .expect("setpriv (util-linux) and qemu-system-x86_64 are installed");
-        let console = Console::read(qemu.stdout.take().expect("its console is piped"));
-        Self { qemu, console }
-    }
-
-    /// Waits for a line of the console that contains `text`.
-    ///
-    /// # Panics
-    /// Where none came in time, or before the guest ended.
-    pub(crate) fn wait_for(&self, text: &str, patience: Duration) {
-        assert!(
-            self.says(text, patience),
-            "no {text:?} within {patience:?} on the console:\n{}",
-            self.console.tail()
-        );
-    }
-
-    /// The end of what is on its console.
-    pub(crate) fn console(&self) -> String {
-        self.console.tail()
-    }
-
-    /// Whether a line with `text` comes within `patience`, and before the guest fails or ends.
-    pub(crate) fn says(&self, text: &str, patience: Duration) -> bool {
-        let line = self.console.wait_for(patience, |line| {
-            line.contains(text) || line.contains("guest: FAILED")
-        });
-        line.is_some_and(|line| line.contains(text))
-    }
-
-    /// Waits until the guest has powered itself off, and returns what it said.
-    ///
-    /// # Panics
-    /// Where it did not in time, or a step of its workload failed.
-    pub(crate) fn wait(mut self, patience: Duration) -> Vec<String> {
-        let ended = self.console.wait_for_end(patience);
-        let lines = self.console.lines();
-        assert!(
-            ended && !lines.iter().any(|line| line.contains("guest: FAILED")),
-            "the guest {}; its console:\n{}",
-            if ended {
-                "failed"
-            } else {
-                "did not end in time"
-            },
-            self.console.tail()
-        );
-        assert!(self.qemu.wait().is_ok_and(|status| status.success()));
-        lines
-            .into_iter()
-            .filter(|line| line.contains("guest: "))
-            .collect()
-    }
-
-    /// Takes the machine away in the midst of what it does.
-    pub(crate) fn kill(self) {}
-}
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        // Neither fails where it has ended already.
-        let _ = self.qemu.kill();
-        let _ = self.qemu.wait();
-    }
-}
-
-/// The newest installed cloud kernel.
-fn kernel() -> PathBuf {
-    let mut kernels: Vec<PathBuf> = fs::read_dir("/boot")
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| {
-            let path = path.to_string_lossy();
-            path.starts_with("/boot/vmlinuz-") && path.ends_with("-cloud-amd64")
-        })
-        .collect();
-    kernels.sort();
-    kernels
-        .pop()
-        .expect("a kernel in /boot (package linux-image-cloud-amd64 from bookworm-backports)")
-}
-
-/// What is not known to the kernel becomes the environment of the first process.
-///
-/// The kernel counts ticks early on to see whether its timer works; emulated on a busy host there
-/// are too few, and it hangs with what it takes for a broken one. So it is told not to.
-fn command_line(
-    root: &Share<'_>,
-    data: &Share<'_>,
-    workload: &str,
-    environment: &[&str],
-) -> String {
+/// Boots a guest on the share of `root` with that of `data` at hand. It runs `workload`, a script of
+/// `tests/guest/`, with the variables `environment`, each `NAME=VALUE` without blanks.
+pub(crate) fn boot(root: &Daemon, data: &Daemon, workload: &str, environment: &[&str]) -> Guest {
+    let share = |tag, daemon| Share {
+        tag,
+        socket: Daemon::socket(daemon),
+    };
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guest");
-    let scripts = scripts.to_str().filter(|path| !path.contains(' '));
-    let scripts = scripts.expect("a path that a kernel's command line can hold");
-    format!(
-        "console=ttyS0 quiet no_timer_check panic=-1 root={} rootfstype=virtiofs ro init={scripts}/init.sh \
-         DATA_TAG={} TOOLS={} WORKLOAD={scripts}/{workload} {}",
-        root.tag,
-        data.tag,
-        tools().display(),
-        environment.join(" ")
+    let environment = [&["DATA_TAG=data"], environment].concat();
+    Guest::boot(
+        &share("root", root),
+        &[share("data", data)],
+        &scripts.join(workload),
+        &environment,
     )
-}
-
-/// Where cargo installs programs.
-fn tools() -> PathBuf {
-    let cargo = env::var_os("CARGO_HOME").map_or_else(
-        || Path::new(&env::var_os("HOME").expect("a home")).join(".cargo"),
-        PathBuf::from,
-    );
-    cargo.join("bin")
-}
-
-fn device(share: &Share<'_>) -> [String; 4] {
-    let Share { tag, socket } = share;
-    [
-        "-chardev".to_owned(),
-        format!("socket,id={tag},path={}", socket.display()),
-        "-device".to_owned(),
-        format!(
-            "vhost-user-fs-pci,chardev={tag},tag={tag},queue-size=512,\
-             num-request-queues={PROCESSORS}"
-        ),
-    ]
 }

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
+use testing::Guest;
 
-use super::{Daemon, Guest, Share};
+use super::{Daemon, boot};
 
 /// The daemons of a guest: `/` read-only, and a fresh directory to work on.
 pub(crate) struct Host {
@@ -90,15 +91,7 @@ impl Host {
     /// Boots a guest that runs `workload`, a script of `tests/guest/`, with the variables `environment`,
     /// each `NAME=VALUE` without blanks.
     pub(crate) fn boot(&mut self, workload: &str, environment: &[&str]) -> Guest {
-        let root = Share {
-            tag: "root",
-            socket: self.root.socket(),
-        };
-        let data = Share {
-            tag: "data",
-            socket: self.data.socket(),
-        };
-        Guest::boot(&root, &data, workload, environment)
+        boot(&self.root, &self.data, workload, environment)
     }
 
     /// Both daemons still serve, and end when told to.

@@ -6,7 +6,6 @@
     reason = "each test program uses its own part of this"
 )]
 
-mod console;
 mod daemon;
 mod guest;
 mod host;
@@ -14,6 +13,6 @@ mod mount;
 pub(crate) mod pjdfstest;
 
 pub(crate) use daemon::Daemon;
-pub(crate) use guest::{Guest, Share};
+pub(crate) use guest::boot;
 pub(crate) use host::{Host, run};
 pub(crate) use mount::Mount;

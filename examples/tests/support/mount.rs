@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use super::console::Console;
+use testing::Console;
 
 /// A filesystem that `mount` of this package has mounted, and what that logs. Both are gone when
 /// this is dropped.

@@ -5,19 +5,20 @@ use std::time::{Duration, Instant};
 
 /// The lines that a process has written so far. Collected by a thread, so that the process never
 /// waits for its reader.
-#[derive(Clone)]
-pub(super) struct Console {
+#[derive(Debug, Clone)]
+pub struct Console {
     shared: Arc<(Mutex<Lines>, Condvar)>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Lines {
     lines: Vec<String>,
     ended: bool,
 }
 
 impl Console {
-    pub(super) fn read(output: impl Read + Send + 'static) -> Self {
+    /// Reads `output` from now on, to its end.
+    pub fn read(output: impl Read + Send + 'static) -> Self {
         let console = Self {
             shared: Arc::default(),
         };
@@ -28,11 +29,7 @@ impl Console {
 
     /// Waits for a line that `found` says yes to, and returns it. `None` where the output ended or
     /// `patience` ran out before that.
-    pub(super) fn wait_for(
-        &self,
-        patience: Duration,
-        found: impl Fn(&str) -> bool,
-    ) -> Option<String> {
+    pub fn wait_for(&self, patience: Duration, found: impl Fn(&str) -> bool) -> Option<String> {
         let deadline = Instant::now() + patience;
         let (lines, changed) = &*self.shared;
         let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
@@ -52,16 +49,21 @@ impl Console {
     }
 
     /// Waits until the output has ended, and returns whether it did before `patience` ran out.
-    pub(super) fn wait_for_end(&self, patience: Duration) -> bool {
+    #[must_use]
+    pub fn wait_for_end(&self, patience: Duration) -> bool {
         self.wait_for(patience, |_| false);
         self.lock(|lines| lines.ended)
     }
 
-    pub(super) fn lines(&self) -> Vec<String> {
+    /// All lines so far.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
         self.lock(|lines| lines.lines.clone())
     }
 
-    pub(super) fn tail(&self) -> String {
+    /// The last lines, for a message.
+    #[must_use]
+    pub fn tail(&self) -> String {
         const LINES: usize = 80;
         let lines = self.lines();
         lines[lines.len().saturating_sub(LINES)..].join("\n")

@@ -1,7 +1,7 @@
 #!/bin/sh
 # The first process of a test guest, whose root is the host's own `/`, shared read-only.
 #
-# Mounts what programs need, the share DATA_TAG at /run/share, and runs the script WORKLOAD there.
+# Mounts what programs need, the share DATA_TAG at /run/share if there is one, and runs the script WORKLOAD.
 # What cargo has installed is in TOOLS. These names come from the kernel's command line, with what
 # else the workload wants to know. The boot ends as the workload says, and with a
 # power-off where it fails or returns.
@@ -22,7 +22,7 @@ start() {
         { mountpoint -q /dev || mount -t devtmpfs dev /dev; } &&
         mount -t tmpfs tmpfs /run &&
         mkdir -p /run/share /run/home /run/tmp &&
-        mount -t virtiofs "$DATA_TAG" /run/share
+        { [ -z "$DATA_TAG" ] || mount -t virtiofs "$DATA_TAG" /run/share; }
 }
 
 if start; then

@@ -1,0 +1,9 @@
+//! What tests and benchmarks share: Linux guests in QEMU, and the output of processes.
+
+#![forbid(unsafe_code)]
+
+mod console;
+mod guest;
+
+pub use console::Console;
+pub use guest::{Guest, Share};
