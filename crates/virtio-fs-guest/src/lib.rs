@@ -56,6 +56,6 @@ pub use error::{Error, ProtocolError};
 pub use memory::{Memory, PAGE};
 pub use mount::{DirectoryEntry, Limits, Mount, MountOptions};
 pub use options::{Offered, Options};
-pub use queue::{Caller, Payload, Queue, Token};
+pub use queue::{Caller, Notifications, Payload, Queue, Token};
 pub use raw::RawQueue;
 pub use ring::{Descriptor, Used};

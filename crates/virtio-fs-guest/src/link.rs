@@ -21,25 +21,28 @@ impl Link {
         Self { stream, halt_poll }
     }
 
-    /// Waits until `call` is signalled, for `limit` at most, and clears it. False at the time-out.
+    /// Waits until `call` is signalled, for `limit` at most, and clears it. Returns how often it
+    /// was signalled, 0 at the time-out.
     pub(crate) fn wait_for_call(
         &self,
         call: &EventFd,
         error: &EventFd,
         limit: Duration,
-    ) -> Result<bool, Error> {
+    ) -> Result<u64, Error> {
         let start = Instant::now();
         let deadline = start + limit;
-        if self.look_for_call(call, start + self.halt_poll.min(limit)) {
-            return Ok(true);
+        let calls = self.look_for_calls(call, start + self.halt_poll.min(limit));
+        if calls > 0 {
+            return Ok(calls);
         }
         loop {
-            if clear(call) {
-                return Ok(true);
+            let calls = clear(call);
+            if calls > 0 {
+                return Ok(calls);
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Ok(false);
+                return Ok(0);
             }
             let mut fds = [
                 PollFd::from_borrowed_fd(sys::descriptor(call), PollFlags::IN),
@@ -52,7 +55,7 @@ impl Link {
                 Err(e) => return Err(Error::io("wait for an interrupt")(e.into())),
             }
             let [called, failed, hung_up] = fds.map(|fd| !fd.revents().is_empty());
-            if failed && clear(error) {
+            if failed && clear(error) > 0 {
                 return Err(ProtocolError::VringError.into());
             }
             if hung_up && !called {
@@ -61,21 +64,23 @@ impl Link {
         }
     }
 
-    /// Whether `call` is signalled before `end`, without sleeping; it no longer is.
-    fn look_for_call(&self, call: &EventFd, end: Instant) -> bool {
+    /// As [`wait_for_call`](Self::wait_for_call), until `end` and without sleeping.
+    fn look_for_calls(&self, call: &EventFd, end: Instant) -> u64 {
         while Instant::now() < end {
-            if clear(call) {
-                return true;
+            let calls = clear(call);
+            if calls > 0 {
+                return calls;
             }
             std::thread::yield_now();
         }
-        false
+        0
     }
 }
 
-/// Whether `event` was signalled; it no longer is.
-pub(crate) fn clear(event: &EventFd) -> bool {
-    event.read().is_ok()
+/// How often `event` was signalled since it was last cleared.
+pub(crate) fn clear(event: &EventFd) -> u64 {
+    // What cannot be read is a counter of 0.
+    event.read().unwrap_or(0)
 }
 
 pub(crate) fn signal(event: &EventFd) -> Result<(), Error> {
@@ -113,9 +118,10 @@ mod tests {
         let device = call.try_clone().unwrap();
         std::thread::scope(|scope| {
             scope.spawn(move || signal(&device).unwrap());
-            assert!(link.wait_for_call(&call, &error, NEVER).unwrap());
+            let calls = link.wait_for_call(&call, &error, NEVER).unwrap();
+            assert_eq!(calls, 1);
         });
-        assert!(!clear(&call));
+        assert_eq!(clear(&call), 0);
     }
 
     #[test]
@@ -123,7 +129,8 @@ mod tests {
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let link = Link::new(ours, NEVER);
         let limit = Duration::from_millis(1);
-        assert!(!link.wait_for_call(&event(), &event(), limit).unwrap());
+        let calls = link.wait_for_call(&event(), &event(), limit).unwrap();
+        assert_eq!(calls, 0);
     }
 
     #[test]

@@ -49,6 +49,15 @@ pub struct Caller {
     pub pid: u32,
 }
 
+/// How often the two sides of a queue woke each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Notifications {
+    /// Kicks that the driver sent.
+    pub kicks: u64,
+    /// Calls that the device sent, as far as the driver has seen them.
+    pub calls: u64,
+}
+
 /// The data behind the arguments of WRITE and NOTIFY_REPLY.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Payload<'a> {
@@ -80,6 +89,7 @@ pub struct Queue {
     /// An interrupt came, and the used ring has not been seen empty since.
     draining: bool,
     in_flight: usize,
+    notifications: Notifications,
     /// The rule that the device broke for good.
     broken: Option<ProtocolError>,
     /// Scratch for a request.
@@ -124,6 +134,7 @@ impl Queue {
             timeout: context.timeout,
             draining: false,
             in_flight: 0,
+            notifications: Notifications::default(),
             broken: None,
             message: vec![0; MAX_ARGUMENTS].into(),
             reply: Vec::new(),
@@ -140,6 +151,12 @@ impl Queue {
     #[must_use]
     pub const fn in_flight(&self) -> usize {
         self.in_flight
+    }
+
+    /// Kicks and calls since the connection was made, those of [`raw`](Self::raw) left out.
+    #[must_use]
+    pub const fn notifications(&self) -> Notifications {
+        self.notifications
     }
 
     /// Sets for whom the requests from now on are; the default is root, process 0.
@@ -218,6 +235,7 @@ impl Queue {
     fn kick_if_wanted(&mut self) -> Result<(), Error> {
         if self.ring.must_kick() {
             link::signal(&self.events.kick)?;
+            self.notifications.kicks += 1;
         }
         Ok(())
     }
@@ -245,8 +263,8 @@ impl Queue {
     /// As [`wait`](Self::wait), but never a time-out.
     pub fn poll(&mut self) -> Result<Option<Completion<'_>>, Error> {
         self.check()?;
-        if !self.draining && link::clear(&self.events.call) {
-            self.begin_draining();
+        if !self.draining {
+            self.take_calls(link::clear(&self.events.call));
         }
         let next = self.next_used()?;
         Ok(next.map(|(head, used)| self.complete(head, used)))
@@ -284,8 +302,9 @@ impl Queue {
     fn wait_for_interrupt(&mut self, deadline: Instant) -> Result<(), Error> {
         let left = deadline.saturating_duration_since(Instant::now());
         let Events { call, error, .. } = &self.events;
-        if self.link.wait_for_call(call, error, left)? {
-            self.begin_draining();
+        let calls = self.link.wait_for_call(call, error, left)?;
+        if calls > 0 {
+            self.take_calls(calls);
             Ok(())
         } else if self.ring.is_idle() {
             Err(Error::Timeout {
@@ -297,7 +316,12 @@ impl Queue {
         }
     }
 
-    fn begin_draining(&mut self) {
+    /// Does what Linux does at an interrupt, where there were `calls` since the last.
+    fn take_calls(&mut self, calls: u64) {
+        if calls == 0 {
+            return;
+        }
+        self.notifications.calls += calls;
         let until = Instant::now() + self.interrupt_delay;
         while Instant::now() < until {
             std::hint::spin_loop();

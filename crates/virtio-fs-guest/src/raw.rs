@@ -134,7 +134,7 @@ impl<'q> RawQueue<'q> {
             let events = self.queue.events();
             let left = deadline.saturating_duration_since(Instant::now());
             let link = self.queue.link();
-            if !link.wait_for_call(&events.call, &events.error, left)? {
+            if link.wait_for_call(&events.call, &events.error, left)? == 0 {
                 return Ok(self.take_used());
             }
         }

@@ -84,7 +84,7 @@ pub(crate) fn rig(size: u16, pages: usize, features: RingFeatures) -> Rig {
 impl Device {
     /// Whether the driver kicked since this was last asked.
     pub(crate) fn kicked(&self) -> bool {
-        link::clear(&self.kick)
+        link::clear(&self.kick) > 0
     }
 
     /// Takes the next chain, if there is one.

@@ -290,6 +290,21 @@ fn an_interrupt_is_asked_for_where_the_ring_was_drained() {
 }
 
 #[test]
+fn notifications_are_counted() {
+    let mut rig = rig(64, 64, FEATURES);
+    // The device wants to know of the first and of no other.
+    let chains = [(); 3].map(|()| post(&mut rig, GETATTR, Payload::None));
+    for (token, taken) in &chains {
+        rig.device.reply(taken, &attr_reply(token.unique()));
+    }
+    assert!(rig.queue.wait().is_ok());
+    let seen = rig.queue.notifications();
+    assert_eq!(seen, Notifications { kicks: 1, calls: 3 });
+    while rig.queue.poll().unwrap().is_some() {}
+    assert_eq!(rig.queue.notifications(), seen);
+}
+
+#[test]
 fn waits_end() {
     let mut rig = rig(64, 64, FEATURES);
     rig.queue.set_timeout(Duration::from_millis(1));
