@@ -11,8 +11,9 @@ use crate::pin::{Chance, Pinned, Room, Verdict};
 /// Most descriptors that are looked at to find one that was not used of late, and then to find any
 /// that can be closed, so that no request takes for ever. The next one goes on from there.
 const MAX_JUDGED: usize = 4096;
-/// Entries of the queue that are there before those of inodes that are gone are looked for.
-const MIN_PURGED: usize = 1024;
+/// Entries of the queue that are there before those of inodes that are gone are looked for. Each of
+/// those keeps the memory of its inode, a few hundred bytes.
+const MIN_PURGED: usize = 64;
 
 /// Counts what is open for the guest, and knows the inodes whose descriptors can be closed.
 ///
