@@ -64,6 +64,9 @@ fn usage_errors_are_one_line() {
         &["--num-request-queues"],
     );
     assert_refused(&with("--thread-pool-size=many"), 2, &["--thread-pool-size"]);
+    for bad in ["--poll-us=1001", "--poll-us=-1", "--poll-us=often"] {
+        assert_refused(&with(bad), 2, &["--poll-us", "from 0 to 1000"]);
+    }
     assert_refused(&with("--tag="), 2, &["--tag"]);
     let long = format!("--tag={}", "t".repeat(37));
     assert_refused(&with(&long), 2, &["--tag", "36"]);

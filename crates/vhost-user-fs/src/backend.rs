@@ -10,7 +10,7 @@ use vhost_user_backend::VhostUserBackend;
 use vhost_user_backend::bitmap::BitmapMmapRegion;
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
-use virtio_fs_queue::{Counts, Pool};
+use virtio_fs_queue::{Counts, Polling, Pool};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::event::{
     EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
@@ -24,6 +24,8 @@ use crate::{SharedMemory, Tag};
 
 /// Most request queues: with hiprio as many queues as the framework can assign to threads.
 pub const MAX_REQUEST_QUEUES: u16 = 63;
+/// Index of the queue for what is not to wait for requests (virtio 1.x, section 5.11.2).
+const HIPRIO: u16 = 0;
 /// Largest queue. Linux needs 512 for requests of 1 MiB; QEMU allows no more than 1024.
 const MAX_QUEUE_SIZE: usize = 1024;
 
@@ -38,6 +40,9 @@ pub struct BackendConfig {
     pub request_queues: u16,
     /// Serves the requests that have to wait.
     pub pool: Arc<Pool>,
+    /// For how long the request queues look out for more before they ask for a kick. hiprio never
+    /// does: what comes there, FORGET above all, is awaited by nobody.
+    pub polling: Arc<Polling>,
 }
 
 impl fmt::Debug for BackendConfig {
@@ -88,15 +93,24 @@ impl Backend {
             tag,
             request_queues,
             pool,
+            polling,
         } = config;
         if !(1..=MAX_REQUEST_QUEUES).contains(&request_queues) {
             return Err(ConfigError::RequestQueues(request_queues));
         }
-        let slot = |_| Arc::new(QueueSlot::new(Arc::clone(&filesystem), Arc::clone(&pool)));
+        let never = Arc::new(Polling::never());
+        let slot = |index| {
+            let polling = if index == HIPRIO { &never } else { &polling };
+            Arc::new(QueueSlot::new(
+                Arc::clone(&filesystem),
+                Arc::clone(&pool),
+                Arc::clone(polling),
+            ))
+        };
         Ok(Self {
             shared: Arc::new(Shared {
                 config_space: tag.map(|tag| ConfigSpace::new(&tag, request_queues.into())),
-                queues: (0..=request_queues).map(slot).collect(),
+                queues: (HIPRIO..=request_queues).map(slot).collect(),
                 filesystem,
                 acked_features: AtomicU64::new(0),
                 memory: Mutex::new(None),

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fuse_fs::Serve;
 use vhost_user_backend::VringT;
-use virtio_fs_queue::{Pool, Queue, QueueConfig, Resources, Stats};
+use virtio_fs_queue::{Polling, Pool, Queue, QueueConfig, Resources, Stats};
 
 use crate::SharedMemory;
 use crate::vring::Vring;
@@ -13,6 +13,7 @@ use crate::vring::Vring;
 pub(crate) struct QueueSlot {
     filesystem: Arc<dyn Serve>,
     pool: Arc<Pool>,
+    polling: Arc<Polling>,
     stats: Arc<Stats>,
     state: Mutex<State>,
 }
@@ -33,10 +34,11 @@ struct Running {
 }
 
 impl QueueSlot {
-    pub(crate) fn new(filesystem: Arc<dyn Serve>, pool: Arc<Pool>) -> Self {
+    pub(crate) fn new(filesystem: Arc<dyn Serve>, pool: Arc<Pool>, polling: Arc<Polling>) -> Self {
         Self {
             filesystem,
             pool,
+            polling,
             stats: Arc::default(),
             state: Mutex::new(State::Stopped),
         }
@@ -128,6 +130,7 @@ impl QueueSlot {
             memory: memory.clone(),
             filesystem: Arc::clone(&self.filesystem),
             pool: Arc::clone(&self.pool),
+            polling: Arc::clone(&self.polling),
             stats: Arc::clone(&self.stats),
             notify: Box::new(move || {
                 if let Err(error) = vring.signal_used_queue() {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use fuse_fs::Serve;
 use vm_memory::GuestAddress;
 
-use crate::{Pool, RingArea, StartError, Stats};
+use crate::{Polling, Pool, RingArea, StartError, Stats};
 
 /// Where a split virtqueue is and how it is used: what the driver and the transport agreed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +43,8 @@ pub struct Resources<AS> {
     pub filesystem: Arc<dyn Serve>,
     /// Serves those that have to wait; shared by all queues of a device.
     pub pool: Arc<Pool>,
+    /// How the queue polls; shared by those of a device's queues that do.
+    pub polling: Arc<Polling>,
     /// What happens is counted there, over as many restarts of the queue as there are.
     pub stats: Arc<Stats>,
     /// Interrupts the driver (a vhost-user *call*). Called from the thread that drains and from the
@@ -54,6 +56,7 @@ impl<AS> fmt::Debug for Resources<AS> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Resources")
             .field("pool", &self.pool)
+            .field("polling", &self.polling)
             .field("stats", &self.stats)
             .finish_non_exhaustive()
     }

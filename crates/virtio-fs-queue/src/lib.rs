@@ -9,6 +9,8 @@
 //! * [`Queue::drain`] is called when the driver kicks.
 //! * [`Pool`] serves what would have to wait, so that it holds up nobody: for a device on one of a
 //!   few threads, for a lock of somebody else on one of its own.
+//! * [`Polling`] says for how long a queue that has served everything looks out for more before it
+//!   asks for a kick.
 //! * [`Queue::stop`] waits for what is in flight and tells where to continue.
 //!
 //! **The way of a request.** Header and arguments are copied out of guest memory once, then
@@ -32,12 +34,17 @@
     )
 )]
 
+// For the tests of this crate that share a driver with those that see it from outside.
+#[cfg(test)]
+extern crate self as virtio_fs_queue;
+
 mod chain;
 mod config;
 mod error;
 mod in_flight;
 mod offload;
 mod payload;
+mod poll;
 mod pool;
 mod queue;
 mod request;
@@ -49,6 +56,7 @@ mod used;
 
 pub use config::{Position, QueueConfig, Resources};
 pub use error::{ChainError, RingArea, RingError, StartError};
+pub use poll::{PollLimit, PollLimitError, Polling};
 pub use pool::Pool;
 pub use queue::{Drained, Queue};
 pub use stats::{Counts, Stats};

@@ -11,6 +11,7 @@ use vm_memory::bitmap::MS;
 use crate::chain::Chain;
 use crate::in_flight::InFlight;
 use crate::offload::Offloaded;
+use crate::poll::{Polled, Poller};
 use crate::request::{Served, Server, copy_message};
 use crate::ring::{self, Ring, UsedElement};
 use crate::used::{Batch, UsedEnd};
@@ -45,6 +46,9 @@ struct AvailEnd {
     next_avail: u16,
     message: Vec<u8>,
     reply: Vec<u8>,
+    poller: Poller,
+    /// A request was left to the pool since the last opportunity to poll.
+    offloaded: bool,
 }
 
 /// Why [`Queue::drain`] returned.
@@ -83,13 +87,16 @@ impl<AS: GuestSpace> Queue<AS> {
                 next_avail,
                 message: Vec::new(),
                 reply: vec![0; REPLY_BUFFER],
+                poller: Poller::default(),
+                offloaded: false,
             }),
             stopping: AtomicBool::new(false),
         })
     }
 
-    /// Serves what is available until nothing is. Called when the driver kicks, by one thread at a
-    /// time; another one waits for its turn.
+    /// Serves what is available until nothing is, and has not been for as long as the queue polls
+    /// ([`Polling`](crate::Polling)). Called when the driver kicks, by one thread at a time; another
+    /// one waits for its turn.
     pub fn drain(&self) -> Drained {
         let mut avail = self.avail();
         let mut batch = Batch::default();
@@ -204,6 +211,10 @@ impl<AS: GuestSpace, M: GuestMemoryBackend> Round<'_, '_, AS, M> {
             return Ok(ControlFlow::Continue(pending));
         }
         self.give_back()?;
+        let pending = self.poll(avail)?;
+        if pending > 0 {
+            return Ok(ControlFlow::Continue(pending));
+        }
         let pending = self.ring.await_kick(avail.next_avail)?;
         if self.stopping.load(Ordering::SeqCst) {
             return Ok(ControlFlow::Break(Drained::Stopped));
@@ -213,6 +224,42 @@ impl<AS: GuestSpace, M: GuestMemoryBackend> Round<'_, '_, AS, M> {
         }
         self.ring.suppress_kicks()?;
         Ok(ControlFlow::Continue(pending))
+    }
+
+    /// Looks out for more while the driver is still asked not to kick, where that is worth it, and
+    /// returns how many chains are available.
+    ///
+    /// All that has been served was given back, so the driver waits for nothing meanwhile.
+    fn poll(&self, avail: &mut AvailEnd) -> Result<u16, RingError> {
+        if std::mem::take(&mut avail.offloaded) {
+            return Ok(0);
+        }
+        let next_avail = avail.next_avail;
+        let Resources { polling, stats, .. } = &self.shared.resources;
+        let polled = avail.poller.poll(polling, || {
+            if self.has_to_end() {
+                return Some(Ok(0));
+            }
+            match self.ring.pending(next_avail) {
+                Ok(0) => None,
+                pending => Some(pending),
+            }
+        });
+        match polled {
+            Polled::Found(pending) => {
+                stats.count_poll_with_result();
+                pending
+            }
+            Polled::Nothing => {
+                stats.count_poll_in_vain();
+                Ok(0)
+            }
+            Polled::Skipped => Ok(0),
+        }
+    }
+
+    fn has_to_end(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed) || self.shared.broken.load(Ordering::Relaxed)
     }
 
     /// Takes the next chain, of which there is one, and serves it.
@@ -226,7 +273,12 @@ impl<AS: GuestSpace, M: GuestMemoryBackend> Round<'_, '_, AS, M> {
             return self.done(UsedElement { head, len: 0 }, 0);
         }
         copy_message(self.chain, &mut avail.message);
-        let AvailEnd { message, reply, .. } = avail;
+        let AvailEnd {
+            message,
+            reply,
+            offloaded,
+            ..
+        } = avail;
         let served = self
             .shared
             .server()
@@ -240,7 +292,10 @@ impl<AS: GuestSpace, M: GuestMemoryBackend> Round<'_, '_, AS, M> {
                     .saturating_add(len as usize);
                 self.done(UsedElement { head, len }, moved)
             }
-            Served::WouldBlock => self.offload(head, message, reply),
+            Served::WouldBlock => {
+                *offloaded = true;
+                self.offload(head, message, reply)
+            }
             Served::WouldWait => self.offload_wait(head, message),
         }
     }
@@ -308,3 +363,6 @@ impl<AS: GuestSpace> Shared<AS> {
         self.resources.stats.ring_error(error);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,8 @@ pub struct Stats {
     chains: AtomicU64,
     offloaded: AtomicU64,
     interrupts: AtomicU64,
+    polls_with_result: AtomicU64,
+    polls_in_vain: AtomicU64,
     malformed: AtomicU64,
     ring_errors: AtomicU64,
     panics: AtomicU64,
@@ -22,6 +24,10 @@ pub struct Counts {
     pub offloaded: u64,
     /// Interrupts sent to the driver.
     pub interrupts: u64,
+    /// Times that the queue looked out for chains and one came: a kick that was not needed.
+    pub polls_with_result: u64,
+    /// Times that it looked out for chains until time was up.
+    pub polls_in_vain: u64,
     /// Chains that broke a rule and were given back with length 0.
     pub malformed: u64,
     /// Times that the ring itself was broken.
@@ -39,6 +45,8 @@ impl Stats {
             chains: load(&self.chains),
             offloaded: load(&self.offloaded),
             interrupts: load(&self.interrupts),
+            polls_with_result: load(&self.polls_with_result),
+            polls_in_vain: load(&self.polls_in_vain),
             malformed: load(&self.malformed),
             ring_errors: load(&self.ring_errors),
             panics: load(&self.panics),
@@ -55,6 +63,14 @@ impl Stats {
 
     pub(crate) fn count_interrupt(&self) {
         increment(&self.interrupts);
+    }
+
+    pub(crate) fn count_poll_with_result(&self) {
+        increment(&self.polls_with_result);
+    }
+
+    pub(crate) fn count_poll_in_vain(&self) {
+        increment(&self.polls_in_vain);
     }
 
     pub(crate) fn malformed(&self, error: &dyn fmt::Display) {

@@ -9,7 +9,7 @@ use std::thread;
 
 use common::*;
 use fuse_fs::{Blocking, Outcome};
-use virtio_fs_queue::{Drained, Pool, QueueConfig};
+use virtio_fs_queue::{Drained, PollLimit, Polling, Pool, QueueConfig};
 
 const REQUESTS: u32 = 4_000;
 const SIZE: u16 = 8;
@@ -21,7 +21,7 @@ fn passes(event: u16, now: u16, before: u16) -> bool {
 
 /// Sends requests, up to `window` of them at once, and waits only for interrupts; the device waits
 /// only for kicks. If one is lost, this does not end.
-fn play(event_idx: bool, window: u16, every_tenth_waits: bool) {
+fn play(event_idx: bool, window: u16, every_tenth_waits: bool, polling: PollLimit) {
     let config = QueueConfig {
         event_idx,
         ..config(SIZE)
@@ -32,7 +32,13 @@ fn play(event_idx: bool, window: u16, every_tenth_waits: bool) {
         }
         call.done()
     });
-    let mut rig = Rig::new(Arc::new(memory()), config, serve, Pool::new(2));
+    let mut rig = Rig::with(
+        Arc::new(memory()),
+        config,
+        serve,
+        Pool::new(2),
+        |resources| resources.polling = Arc::new(Polling::new(polling)),
+    );
     let (kick, kicked) = channel();
     let device = {
         let queue = Arc::clone(&rig.queue);
@@ -94,18 +100,30 @@ fn play(event_idx: bool, window: u16, every_tenth_waits: bool) {
 
 #[test]
 fn nothing_is_lost_with_event_idx() {
-    play(true, 1, false);
-    play(true, SIZE / 2, false);
+    play(true, 1, false, PollLimit::NEVER);
+    play(true, SIZE / 2, false, PollLimit::NEVER);
 }
 
 #[test]
 fn nothing_is_lost_with_flags() {
-    play(false, 1, false);
-    play(false, SIZE / 2, false);
+    play(false, 1, false, PollLimit::NEVER);
+    play(false, SIZE / 2, false, PollLimit::NEVER);
 }
 
 #[test]
 fn nothing_is_lost_while_the_pool_completes_too() {
-    play(true, SIZE / 2, true);
-    play(false, SIZE / 2, true);
+    play(true, SIZE / 2, true, PollLimit::NEVER);
+    play(false, SIZE / 2, true, PollLimit::NEVER);
+}
+
+#[test]
+fn nothing_is_lost_while_the_queue_polls() {
+    for micros in [1, 50] {
+        let limit = PollLimit::from_micros(micros).unwrap();
+        for event_idx in [true, false] {
+            play(event_idx, 1, false, limit);
+            play(event_idx, SIZE / 2, false, limit);
+            play(event_idx, SIZE / 2, true, limit);
+        }
+    }
 }

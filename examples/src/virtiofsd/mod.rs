@@ -12,7 +12,7 @@ use fuse_fs::Serve;
 use rustix::fs::Mode;
 use rustix::process::umask;
 use vhost_user_fs::{Backend, BackendConfig, ConfigError, Daemon, DaemonError};
-use virtio_fs_queue::Pool;
+use virtio_fs_queue::{Polling, Pool};
 
 use crate::signals::{self, Signals};
 use crate::{cli, filesystem, limits};
@@ -81,6 +81,7 @@ fn serve(options: &Options) -> Result<(), Error> {
         tag: options.tag.clone(),
         request_queues: options.num_request_queues,
         pool: Arc::new(Pool::new(options.thread_pool_size)),
+        polling: Arc::new(Polling::new(options.poll_us)),
     })?;
     let daemon = Daemon::new(backend, listener)?;
     let handle = daemon.stop_handle();

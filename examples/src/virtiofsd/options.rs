@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use clap::Parser;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use vhost_user_fs::{MAX_REQUEST_QUEUES, Tag};
+use virtio_fs_queue::PollLimit;
 
 use crate::filesystem::{Export, FilesystemOptions};
 use crate::limits::LimitOptions;
@@ -90,6 +91,12 @@ pub(super) struct Options {
     /// for none
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = pool_size)]
     pub(super) thread_pool_size: usize,
+
+    /// Microseconds, 0 to 1000, for which a request queue that has served everything looks out for
+    /// the next request before it sleeps; 0 for never. A guest with little to do costs next to
+    /// nothing by that, as does a machine with too much: what finds nothing is done ever more rarely
+    #[arg(long, value_name = "N", default_value_t)]
+    pub(super) poll_us: PollLimit,
 
     /// Print what this daemon can do, as JSON, and end
     #[arg(long)]

@@ -17,7 +17,7 @@ use fuse_wire::{Errno, Handle, NodeId};
 use tempfile::TempDir;
 use vhost_user_fs::{Backend, BackendConfig, Daemon, DaemonError, StopHandle};
 use virtio_fs_guest::{Connection, DirectoryEntry, Error, Mount, MountOptions, Options};
-use virtio_fs_queue::Pool;
+use virtio_fs_queue::{Polling, Pool};
 
 pub(crate) const ROOT: NodeId = NodeId::ROOT;
 pub(crate) const O_RDWR: u32 = 2;
@@ -47,6 +47,7 @@ impl Guest {
             tag: None,
             request_queues: 1,
             pool: Arc::new(Pool::new(2)),
+            polling: Arc::new(Polling::never()),
         })
         .unwrap();
         let daemon = Daemon::new(backend, listener).unwrap();

@@ -15,7 +15,7 @@ use vhost::vhost_user::message::{VhostUserHeaderFlag, VhostUserProtocolFeatures}
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 use vhost_user_fs::{Backend, BackendConfig, Daemon, DaemonError, StopHandle};
-use virtio_fs_queue::Pool;
+use virtio_fs_queue::{Polling, Pool};
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::eventfd::EventFd;
 use zerocopy::IntoBytes;
@@ -58,6 +58,7 @@ pub(crate) fn config(filesystem: Arc<dyn Serve>) -> BackendConfig {
         tag: Some("myfs".parse().unwrap()),
         request_queues: 1,
         pool: Arc::new(Pool::new(1)),
+        polling: Arc::new(Polling::never()),
     }
 }
 

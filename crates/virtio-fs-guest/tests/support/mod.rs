@@ -11,7 +11,7 @@ use passthrough_fs::{Config, PassthroughFs, Xattr};
 use tempfile::TempDir;
 use vhost_user_fs::{Backend, BackendConfig, Daemon, DaemonError, StopHandle, Tag};
 use virtio_fs_guest::{Connection, Mount, MountOptions, Options};
-use virtio_fs_queue::Pool;
+use virtio_fs_queue::{Polling, Pool};
 
 pub(crate) const TAG: &str = "test";
 pub(crate) const REQUEST_QUEUES: u16 = 4;
@@ -49,6 +49,7 @@ impl Device {
             tag: Some(TAG.parse::<Tag>().unwrap()),
             request_queues: REQUEST_QUEUES,
             pool: Arc::new(Pool::new(2)),
+            polling: Arc::new(Polling::never()),
         })
         .unwrap();
         let daemon = Daemon::new(backend, listener).unwrap();

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use fuse_fs::{Blocking, Outcome, PayloadSink, PayloadSource, Serve};
 use fuse_wire::abi::{InHeader, OutHeader};
 use virtio_fs_queue::{
-    Counts, Drained, GuestSpace, Pool, Position, Queue, QueueConfig, Resources, Stats,
+    Counts, Drained, GuestSpace, Polling, Pool, Position, Queue, QueueConfig, Resources, Stats,
 };
 use vm_memory::bitmap::Bitmap;
 use vm_memory::mmap::NewBitmap;
@@ -108,18 +108,31 @@ impl<AS: GuestSpace> Rig<AS> {
         serve: impl Serve + 'static,
         pool: Pool,
     ) -> Self {
+        Self::with(space, config, serve, pool, |_| ())
+    }
+
+    /// As [`new`](Self::new), after `change` has changed what the queue gets.
+    pub(crate) fn with(
+        space: AS,
+        config: QueueConfig,
+        serve: impl Serve + 'static,
+        pool: Pool,
+        change: impl FnOnce(&mut Resources<AS>),
+    ) -> Self {
         let interrupts: Arc<AtomicUsize> = Arc::default();
         let stats: Arc<Stats> = Arc::default();
         let rung = Arc::clone(&interrupts);
-        let resources = Resources {
+        let mut resources = Resources {
             memory: space.clone(),
             filesystem: Arc::new(serve),
             pool: Arc::new(pool),
+            polling: Arc::new(Polling::never()),
             stats: Arc::clone(&stats),
             notify: Box::new(move || {
                 rung.fetch_add(1, Ordering::SeqCst);
             }),
         };
+        change(&mut resources);
         let rig = Self {
             queue: Arc::new(Queue::start(config, resources).unwrap()),
             space,

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use common::*;
 use fuse_fs::IoFlags;
 use sys::allocations;
-use virtio_fs_queue::{Drained, Pool};
+use virtio_fs_queue::{Drained, PollLimit, Polling, Pool};
 use vm_memory::GuestMemoryAtomic;
 
 #[test]
@@ -28,7 +28,9 @@ fn no_request_allocates() {
         call.done_with(len)
     });
     let space = GuestMemoryAtomic::new(memory());
-    let mut rig = Rig::new(space, config(64), serve, Pool::new(1));
+    let mut rig = Rig::with(space, config(64), serve, Pool::new(1), |resources| {
+        resources.polling = Arc::new(Polling::new(PollLimit::from_micros(1).unwrap()));
+    });
     let sent = request(1, &[0; 5000]);
     rig.put(REQUEST, &sent);
     let chain = [

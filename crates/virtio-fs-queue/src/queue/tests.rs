@@ -1,0 +1,145 @@
+//! Polling, with limits that no test lives to see: what ends a poll here is never the clock.
+
+#[path = "../../tests/common/mod.rs"]
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use common::*;
+use fuse_fs::{Blocking, Outcome, Serve};
+use vm_memory::{GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestRegionMmap};
+
+use super::Drained;
+use crate::poll::{PollLimit, Polling};
+use crate::{GuestSpace, Pool, QueueConfig};
+
+const FOR_EVER: PollLimit = PollLimit(Duration::from_secs(1 << 20));
+const MOMENT: PollLimit = PollLimit(Duration::from_nanos(1));
+
+/// A queue that polls as if there were 8 processors.
+fn polling<AS: GuestSpace>(
+    space: AS,
+    config: QueueConfig,
+    serve: impl Serve + 'static,
+    limit: PollLimit,
+) -> Rig<AS> {
+    Rig::with(space, config, serve, Pool::new(1), |resources| {
+        resources.polling = Arc::new(Polling::on(8, limit));
+    })
+}
+
+fn with_event_idx() -> QueueConfig {
+    QueueConfig {
+        event_idx: true,
+        ..config(16)
+    }
+}
+
+/// Offers a request that needs no kick, and waits until it is served.
+fn ask_without_kick<AS: GuestSpace>(rig: &mut Rig<AS>, at: u64) {
+    let sent = request(1, b"");
+    rig.put(at, &sent);
+    rig.offer_chain(0, &[readable(at, sent.len()), writable(REPLY, 64)]);
+    while rig.used().is_empty() {
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn what_comes_during_a_poll_needs_no_kick_and_stopping_ends_it() {
+    for config in [config(16), with_event_idx()] {
+        let mut rig = polling(Arc::new(memory()), config, Echo, FOR_EVER);
+        let queue = Arc::clone(&rig.queue);
+        let device = thread::spawn(move || queue.drain());
+        for asked in 1..=20 {
+            ask_without_kick(&mut rig, REQUEST);
+            // The driver was told before the queue went to look out for more.
+            while rig.interrupts() < usize::from(!config.event_idx) * asked {
+                thread::yield_now();
+            }
+        }
+        // Kicks were suppressed all the time.
+        match config.event_idx {
+            true => assert_eq!(rig.avail_event(), 0),
+            false => assert_eq!(rig.word(USED), 1),
+        }
+        assert_eq!(rig.queue.stop().next_used, 20);
+        assert_eq!(device.join().unwrap(), Drained::Stopped);
+        assert_eq!(rig.counts().polls_in_vain, 0);
+        assert!(rig.counts().polls_with_result > 0);
+    }
+}
+
+#[test]
+fn what_comes_during_a_poll_may_be_in_memory_that_was_added_meanwhile() {
+    let space = GuestMemoryAtomic::new(memory());
+    let mut rig = polling(space.clone(), config(16), Echo, FOR_EVER);
+    let queue = Arc::clone(&rig.queue);
+    let device = thread::spawn(move || queue.drain());
+    ask_without_kick(&mut rig, REQUEST);
+    let added = GuestRegionMmap::from_range(GuestAddress(END), 0x1000, None).unwrap();
+    let larger = rig.space.memory().insert_region(Arc::new(added)).unwrap();
+    space.lock().unwrap().replace(larger);
+    ask_without_kick(&mut rig, END);
+    assert_eq!(rig.get(REPLY, 56), echo_reply(&request(1, b""), 64));
+    assert_eq!(rig.counts().malformed, 0);
+    rig.queue.stop();
+    assert_eq!(device.join().unwrap(), Drained::Stopped);
+}
+
+#[test]
+fn a_driver_that_breaks_the_ring_ends_a_poll() {
+    let mut rig = polling(Arc::new(memory()), config(16), Echo, FOR_EVER);
+    let queue = Arc::clone(&rig.queue);
+    let device = thread::spawn(move || queue.drain());
+    ask_without_kick(&mut rig, REQUEST);
+    rig.put(AVAIL + 2, &1000u16.to_le_bytes());
+    assert_eq!(device.join().unwrap(), Drained::Broken);
+}
+
+#[test]
+fn after_a_poll_in_vain_kicks_are_asked_for_and_the_next_polls_are_rarer() {
+    for config in [config(16), with_event_idx()] {
+        let mut rig = polling(Arc::new(memory()), config, Echo, MOMENT);
+        for asked in 1..=15u16 {
+            let sent = request(1, b"");
+            rig.ask(0, &sent, 64);
+            match config.event_idx {
+                true => assert_eq!(rig.avail_event(), asked),
+                false => assert_eq!(rig.word(USED), 0),
+            }
+        }
+        // The first of 15 opportunities, then after 1, 2, 4 that passed; 8 are being let pass.
+        let counts = rig.counts();
+        assert_eq!((counts.polls_in_vain, counts.polls_with_result), (4, 0));
+    }
+}
+
+#[test]
+fn a_queue_that_left_a_request_to_the_pool_does_not_poll() {
+    let waits = Arc::new(AtomicBool::new(true));
+    let asked = Arc::clone(&waits);
+    let serve = double(move |call: Call<'_>| {
+        if call.blocking == Blocking::Forbidden && asked.load(Ordering::SeqCst) {
+            return Outcome::WouldBlock;
+        }
+        call.done()
+    });
+    let mut rig = polling(Arc::new(memory()), config(16), serve, MOMENT);
+    let sent = request(1, b"");
+    for _ in 0..3 {
+        rig.put(REQUEST, &sent);
+        rig.offer_chain(0, &[readable(REQUEST, sent.len()), writable(REPLY, 64)]);
+        assert_eq!(rig.queue.drain(), Drained::Idle);
+        while rig.used().is_empty() {
+            thread::yield_now();
+        }
+    }
+    assert_eq!(rig.counts().polls_in_vain, 0);
+    waits.store(false, Ordering::SeqCst);
+    rig.ask(0, &sent, 64);
+    assert_eq!(rig.counts().polls_in_vain, 1);
+}
