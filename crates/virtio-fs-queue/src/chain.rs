@@ -1,12 +1,12 @@
 use std::sync::atomic::Ordering;
 
-use arrayvec::ArrayVec;
 use vm_memory::bitmap::{BitmapSlice, MS};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion, VolatileSlice};
 
 use crate::ChainError;
 use crate::ring::Ring;
 use crate::segment::{self, Cursor, Range, Segment};
+use crate::storage::Storage;
 
 /// Most descriptors in a chain, that of an indirect table not counted.
 ///
@@ -27,10 +27,11 @@ const INDIRECT: u16 = 4;
 const DESCRIPTOR_LEN: usize = 16;
 
 /// The buffers of one descriptor chain, found in memory: first what the device may read, then what
-/// it may write. Storage for one after the other, of a fixed size.
+/// it may write. Storage for one after the other.
 #[derive(Debug)]
 pub(crate) struct Chain<'m, R> {
-    segments: ArrayVec<Segment<'m, R>, MAX_DESCRIPTORS>,
+    /// At most [`MAX_DESCRIPTORS`].
+    segments: Vec<Segment<'m, R>>,
     /// How many of the segments are readable.
     readable: usize,
 }
@@ -45,11 +46,16 @@ struct Descriptor {
 }
 
 impl<'m, R: GuestMemoryRegion> Chain<'m, R> {
-    pub(crate) const fn new() -> Self {
+    /// A chain of nothing, with room in `storage`.
+    pub(crate) fn new(storage: Storage) -> Self {
         Self {
-            segments: ArrayVec::new_const(),
+            segments: storage.into_list(),
             readable: 0,
         }
+    }
+
+    pub(crate) fn into_storage(self) -> Storage {
+        Storage::of(self.segments)
     }
 
     /// What the device may read: the request.
@@ -172,7 +178,10 @@ impl<'m, R: GuestMemoryRegion> Chain<'m, R> {
             *last = merged;
             return Some(());
         }
-        self.segments.try_push(segment).ok()?;
+        if self.segments.len() >= MAX_DESCRIPTORS {
+            return None;
+        }
+        self.segments.push(segment);
         if !writable {
             self.readable = self.segments.len();
         }

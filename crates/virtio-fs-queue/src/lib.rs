@@ -51,6 +51,7 @@ mod request;
 mod ring;
 mod segment;
 mod stats;
+mod storage;
 mod sys;
 mod used;
 

@@ -10,6 +10,7 @@ use crate::queue::Shared;
 use crate::request::Served;
 use crate::ring::{self, UsedElement};
 use crate::segment::Range;
+use crate::storage::Storage;
 use crate::used::Batch;
 use crate::{ChainError, GuestSpace, RingError};
 
@@ -65,7 +66,7 @@ impl<AS: GuestSpace> Offloaded<AS> {
         let shared = &*self.shared;
         let memory = shared.resources.memory.memory();
         let ring = ring::find(&*memory, &shared.config)?;
-        let mut chain = Chain::new();
+        let mut chain = Chain::new(Storage::default());
         let len = match chain.restore(&*memory, &self.readable, &self.writable) {
             Some(()) => answer(&chain),
             None => {
@@ -82,7 +83,7 @@ impl<AS: GuestSpace> Offloaded<AS> {
         Ok(())
     }
 
-    fn serve<R: GuestMemoryRegion>(&self, chain: &Chain<'_, R>, reply: &mut [u8]) -> u32 {
+    fn serve<R: GuestMemoryRegion>(&self, chain: &Chain<'_, R>, reply: &mut Vec<u8>) -> u32 {
         let server = self.shared.server();
         match server.serve(chain, &self.message, reply, Blocking::Allowed) {
             Served::Done(len) => len,
@@ -93,7 +94,7 @@ impl<AS: GuestSpace> Offloaded<AS> {
 }
 
 impl<AS: GuestSpace> Job for Offloaded<AS> {
-    fn run(self: Box<Self>, reply: &mut [u8]) {
+    fn run(self: Box<Self>, reply: &mut Vec<u8>) {
         if let Err(error) = self.complete(|chain| self.serve(chain, reply)) {
             self.shared.break_ring(&error);
         }

@@ -88,8 +88,7 @@ impl<R: GuestMemoryRegion> PayloadSource for GuestSource<'_, '_, R> {
     }
 }
 
-/// Appends the next `len` bytes to `buffers`, as the system calls take them. In place, as a list of
-/// buffers is too large to be moved for each request.
+/// Appends the next `len` bytes to `buffers`, as the system calls take them.
 fn gather<'m, R: GuestMemoryRegion>(
     buffers: &mut Buffers<'m>,
     cursor: &Cursor<'_, 'm, R>,

@@ -4,8 +4,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use fuse_fs::REPLY_BUFFER;
-
 /// Most threads that wait for locks, unless told otherwise: as many as a large queue has requests.
 const MAX_WAITING: usize = 1024;
 /// Bytes of stack for each: there is no deep recursion behind a lock.
@@ -13,8 +11,8 @@ const WAITING_STACK: usize = 256 * 1024;
 
 /// Work that may wait.
 pub(crate) trait Job: Send {
-    /// Does it, with a buffer for a reply.
-    fn run(self: Box<Self>, reply: &mut [u8]);
+    /// Does it, with a buffer for replies, which grows as needed.
+    fn run(self: Box<Self>, reply: &mut Vec<u8>);
 }
 
 /// Threads for requests that have to wait, so that these hold up no queue.
@@ -114,7 +112,7 @@ impl Pool {
             .spawn(move || {
                 let _place = place;
                 if let Some(job) = take(&taken) {
-                    Box::new(job).run(&mut vec![0; REPLY_BUFFER]);
+                    Box::new(job).run(&mut Vec::new());
                 }
             });
         match started {
@@ -158,7 +156,7 @@ impl Drop for Pool {
 impl Shared {
     /// What a thread of the pool does.
     fn work(&self) {
-        let mut reply = vec![0; REPLY_BUFFER];
+        let mut reply = Vec::new();
         while let Some(job) = self.next_job() {
             job.run(&mut reply);
         }
@@ -216,8 +214,7 @@ mod tests {
     struct Meet(Arc<Barrier>, Arc<AtomicUsize>);
 
     impl Job for Meet {
-        fn run(self: Box<Self>, reply: &mut [u8]) {
-            assert_eq!(reply.len(), REPLY_BUFFER);
+        fn run(self: Box<Self>, _reply: &mut Vec<u8>) {
             self.0.wait();
             self.1.fetch_add(1, Ordering::SeqCst);
         }

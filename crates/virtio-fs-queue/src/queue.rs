@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use fuse_fs::{Blocking, REPLY_BUFFER};
+use fuse_fs::Blocking;
 use vm_memory::GuestMemoryBackend;
 use vm_memory::bitmap::MS;
 
@@ -14,6 +14,7 @@ use crate::offload::Offloaded;
 use crate::poll::{Polled, Poller};
 use crate::request::{Served, Server, copy_message};
 use crate::ring::{self, Ring, UsedElement};
+use crate::storage::Storage;
 use crate::used::{Batch, UsedEnd};
 use crate::{GuestSpace, Position, QueueConfig, Resources, RingError, StartError};
 
@@ -46,6 +47,7 @@ struct AvailEnd {
     next_avail: u16,
     message: Vec<u8>,
     reply: Vec<u8>,
+    segments: Storage,
     poller: Poller,
     /// A request was left to the pool since the last opportunity to poll.
     offloaded: bool,
@@ -86,7 +88,8 @@ impl<AS: GuestSpace> Queue<AS> {
             avail: Mutex::new(AvailEnd {
                 next_avail,
                 message: Vec::new(),
-                reply: vec![0; REPLY_BUFFER],
+                reply: Vec::new(),
+                segments: Storage::default(),
                 poller: Poller::default(),
                 offloaded: false,
             }),
@@ -146,21 +149,22 @@ impl<AS: GuestSpace> Queue<AS> {
         batch: &mut Batch,
     ) -> Result<ControlFlow<Drained, u16>, RingError> {
         let memory = self.shared.resources.memory.memory();
-        let mut chain = Chain::new();
+        let ring = ring::find(&*memory, &self.shared.config)?;
+        let mut chain = Chain::new(std::mem::take(&mut avail.segments));
         let mut round = Round {
             shared: &self.shared,
             stopping: &self.stopping,
             memory: &*memory,
-            ring: ring::find(&*memory, &self.shared.config)?,
+            ring,
             chain: &mut chain,
             batch,
         };
-        let result = round.run(avail, available);
-        if let Err(error) = result {
+        let result = match round.run(avail, available) {
             // What was served before the driver broke the ring is done.
-            round.give_back()?;
-            return Err(error);
-        }
+            Err(error) => round.give_back().and(Err(error)),
+            result => result,
+        };
+        avail.segments = chain.into_storage();
         result
     }
 
@@ -301,7 +305,7 @@ impl<AS: GuestSpace, M: GuestMemoryBackend> Round<'_, '_, AS, M> {
     }
 
     /// Has the request served where it may wait.
-    fn offload(&mut self, head: u16, message: &[u8], reply: &mut [u8]) -> Result<(), RingError> {
+    fn offload(&mut self, head: u16, message: &[u8], reply: &mut Vec<u8>) -> Result<(), RingError> {
         let request = self.set_aside(head, message)?;
         if let Err(request) = self.shared.resources.pool.submit(Box::new(request)) {
             request.run(reply);

@@ -5,11 +5,11 @@
     reason = "the payload goes between file and guest memory without a copy"
 )]
 
+use std::cell::Cell;
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use arrayvec::ArrayVec;
 use fuse_fs::IoFlags;
 use rustix::io::ReadWriteFlags;
 use vm_memory::VolatileSlice;
@@ -17,32 +17,41 @@ use vm_memory::bitmap::BitmapSlice;
 
 use crate::chain::MAX_DESCRIPTORS;
 
+thread_local! {
+    /// The memory of the list of this thread's last call, which is as long as that needed.
+    static ENTRIES: Cell<Vec<libc::iovec>> = const { Cell::new(Vec::new()) };
+}
+
 /// Runs of guest memory to be filled or written out in one system call.
 ///
 /// Each entry points to memory that stays mapped for `'m`, of at least that length: it was taken
 /// from a [`VolatileSlice`] of that lifetime, which promises just that.
 pub(crate) struct Buffers<'m> {
-    entries: ArrayVec<libc::iovec, MAX_DESCRIPTORS>,
+    /// At most [`MAX_DESCRIPTORS`].
+    entries: Vec<libc::iovec>,
     memory: PhantomData<VolatileSlice<'m>>,
 }
 
 impl<'m> Buffers<'m> {
-    pub(crate) const fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
-            entries: ArrayVec::new_const(),
+            // Where the thread is ending, it is made anew.
+            entries: ENTRIES.try_with(Cell::take).unwrap_or_default(),
             memory: PhantomData,
         }
     }
 
     /// Appends a run; `None` where there are as many as one call takes.
     pub(crate) fn push<B: BitmapSlice>(&mut self, slice: &VolatileSlice<'m, B>) -> Option<()> {
+        if self.entries.len() >= MAX_DESCRIPTORS {
+            return None;
+        }
         let guard = slice.ptr_guard_mut();
-        self.entries
-            .try_push(libc::iovec {
-                iov_base: guard.as_ptr().cast(),
-                iov_len: guard.len(),
-            })
-            .ok()
+        self.entries.push(libc::iovec {
+            iov_base: guard.as_ptr().cast(),
+            iov_len: guard.len(),
+        });
+        Some(())
     }
 
     /// Fills the runs from `file` at `offset`; the caller notes that guest memory was written to.
@@ -101,6 +110,15 @@ impl<'m> Buffers<'m> {
     fn len(&self) -> libc::c_int {
         // At most `IOV_MAX`.
         libc::c_int::try_from(self.entries.len()).unwrap_or(libc::c_int::MAX)
+    }
+}
+
+impl Drop for Buffers<'_> {
+    fn drop(&mut self) {
+        let mut entries = std::mem::take(&mut self.entries);
+        entries.clear();
+        // Where the thread is ending, nobody needs it any more.
+        let _ = ENTRIES.try_with(|kept| kept.set(entries));
     }
 }
 
