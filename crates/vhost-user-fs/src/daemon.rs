@@ -1,31 +1,35 @@
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
-use vhost::vhost_user::{Error as VhostUserError, Listener};
-use vhost_user_backend::{Error as FrameworkError, ShutdownHandle, VhostUserDaemon};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::io::Errno;
 
-use crate::{Backend, Memory, SharedMemory};
+use crate::Backend;
+use crate::connection::Connection;
+
+/// How long a front-end waits to be accepted when the system has no room for it.
+const RETRY_INTERVAL: Timespec = Timespec {
+    tv_sec: 1,
+    tv_nsec: 0,
+};
 
 /// Why a daemon cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
-    /// The system refused what the daemon needs to wait for a front-end.
+    /// The system refused what the daemon needs to wait for a front-end, or the listener is none.
     #[error("cannot wait for a front-end to connect")]
     Wait(#[source] io::Error),
-    /// The threads of a session could not be started.
-    #[error("cannot start a vhost-user session: {0}")]
-    Session(FrameworkError),
 }
 
 /// Serves a device to one front-end after the other.
 ///
 /// One front-end is served at a time; another one that connects waits for its turn. When a
 /// front-end disconnects, what it had in flight is completed, its session ends, and the next one
-/// starts anew.
+/// starts anew. So it is when one breaks the protocol, or asks for more than the system has.
 #[derive(Debug)]
 pub struct Daemon {
     backend: Backend,
@@ -39,11 +43,13 @@ pub struct StopHandle {
     control: Arc<Control>,
 }
 
+#[derive(Debug)]
 struct Control {
     stopping: AtomicBool,
     /// Readable from when the daemon is to stop.
     wake: OwnedFd,
-    connection: Mutex<Option<ShutdownHandle>>,
+    /// Where a front-end is being served.
+    connection: Mutex<Option<Arc<UnixStream>>>,
 }
 
 impl Daemon {
@@ -73,97 +79,112 @@ impl Daemon {
         }
     }
 
-    /// Serves until it is stopped. A front-end that breaks the protocol only loses its connection.
+    /// Serves until it is stopped. What is wrong with a front-end ends its connection, no more.
     ///
     /// # Errors
     /// The daemon cannot go on.
     pub fn run(self) -> Result<(), DaemonError> {
         while self.wait_for_front_end()? {
-            let result = self.serve_front_end();
-            // The framework's threads have ended with it.
-            self.backend.disconnect();
-            result?;
+            if let Some(stream) = self.accept()? {
+                self.serve(stream);
+            }
         }
         Ok(())
     }
 
     /// Returns whether there is one; there is none when the daemon is to stop.
     fn wait_for_front_end(&self) -> Result<bool, DaemonError> {
-        let mut fds = [
-            PollFd::new(&self.listener, PollFlags::IN),
-            PollFd::from_borrowed_fd(self.control.wake.as_fd(), PollFlags::IN),
-        ];
-        loop {
-            match poll(&mut fds, None) {
-                Ok(_) => return Ok(!self.control.is_stopping()),
-                Err(rustix::io::Errno::INTR) => {}
-                Err(errno) => return Err(DaemonError::Wait(errno.into())),
+        let listener = PollFd::new(&self.listener, PollFlags::IN);
+        self.control.wait(Some(listener), None)
+    }
+
+    /// Accepts a front-end, if it is still there and the system has room for it.
+    fn accept(&self) -> Result<Option<UnixStream>, DaemonError> {
+        let error = match self.listener.accept() {
+            Ok((stream, _)) => return Ok(Some(stream)),
+            Err(error) => error,
+        };
+        match Errno::from_io_error(&error) {
+            Some(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => Ok(None),
+            Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+                tracing::error!(%error, "cannot accept a front-end yet");
+                self.control.wait(None, Some(&RETRY_INTERVAL))?;
+                Ok(None)
             }
+            _ => Err(DaemonError::Wait(error)),
         }
     }
 
-    fn serve_front_end(&self) -> Result<(), DaemonError> {
-        let listener = self.listener.try_clone().map_err(DaemonError::Wait)?;
-        let memory = SharedMemory::new(Memory::new());
-        let name = "vhost-user".to_owned();
-        let mut session = VhostUserDaemon::new(name, self.backend.clone(), memory)
-            .map_err(DaemonError::Session)?;
-        session
-            .start(&mut Listener::from(listener))
-            .map_err(DaemonError::Session)?;
+    fn serve(&self, stream: UnixStream) {
+        let mut connection = match Connection::new(self.backend.device(), stream) {
+            Ok(connection) => connection,
+            Err(error) => {
+                tracing::error!(%error, "cannot serve a front-end");
+                return;
+            }
+        };
         tracing::info!("front-end connected");
-        *self.control.connection() = session.shutdown_handle();
-        if self.control.is_stopping() {
-            session.request_shutdown();
+        self.control.set_connection(Some(connection.stream()));
+        let result = connection.serve();
+        self.control.set_connection(None);
+        match result {
+            Ok(()) => tracing::info!("front-end disconnected"),
+            Err(error) => tracing::warn!(%error, "connection to the front-end ended"),
         }
-        let result = session.wait();
-        *self.control.connection() = None;
-        report(result);
-        // The end of the session waits for its threads, and those for who keeps a queue busy.
-        self.backend.halt();
-        Ok(())
-    }
-}
-
-fn report(result: Result<(), FrameworkError>) {
-    match result {
-        Ok(())
-        | Err(FrameworkError::HandleRequest(
-            VhostUserError::Disconnected | VhostUserError::PartialMessage,
-        )) => tracing::info!("front-end disconnected"),
-        Err(error) => tracing::warn!(%error, "connection to the front-end ended"),
     }
 }
 
 impl StopHandle {
     /// Ends the daemon: what is in flight is completed, the connection is closed.
     pub fn stop(&self) {
-        self.control.stopping.store(true, Ordering::SeqCst);
-        if let Err(error) = rustix::io::write(&self.control.wake, &1u64.to_ne_bytes()) {
+        let control = &self.control;
+        control.stopping.store(true, Ordering::SeqCst);
+        if let Err(error) = rustix::io::write(&control.wake, &1u64.to_ne_bytes()) {
             tracing::error!(%error, "cannot wake the daemon up");
         }
-        if let Some(connection) = self.control.connection().as_ref() {
-            connection.shutdown();
+        if let Some(connection) = &*control.connection() {
+            hang_up(connection);
         }
     }
 }
 
 impl Control {
-    fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::SeqCst)
+    /// Waits for `listener`, for `timeout` to pass or for the daemon to be stopped, and returns
+    /// whether it is to go on.
+    fn wait(
+        &self,
+        listener: Option<PollFd<'_>>,
+        timeout: Option<&Timespec>,
+    ) -> Result<bool, DaemonError> {
+        let wake = PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN);
+        let mut fds: Vec<_> = listener.into_iter().chain([wake]).collect();
+        loop {
+            match poll(&mut fds, timeout) {
+                Ok(_) => return Ok(!self.stopping.load(Ordering::SeqCst)),
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(DaemonError::Wait(errno.into())),
+            }
+        }
     }
 
-    fn connection(&self) -> MutexGuard<'_, Option<ShutdownHandle>> {
+    /// One that is set when the daemon is to stop already ends at once.
+    fn set_connection(&self, connection: Option<Arc<UnixStream>>) {
+        let mut current = self.connection();
+        *current = connection;
+        if let (true, Some(connection)) = (self.stopping.load(Ordering::SeqCst), &*current) {
+            hang_up(connection);
+        }
+    }
+
+    fn connection(&self) -> MutexGuard<'_, Option<Arc<UnixStream>>> {
         self.connection
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl std::fmt::Debug for Control {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Control")
-            .field("stopping", &self.stopping)
-            .finish_non_exhaustive()
+fn hang_up(connection: &UnixStream) {
+    if let Err(error) = connection.shutdown(Shutdown::Both) {
+        tracing::debug!(%error, "the front-end is gone already");
     }
 }

@@ -124,7 +124,8 @@ impl<'q> RawQueue<'q> {
     /// ring as it is. None at the time-out.
     ///
     /// # Errors
-    /// [`Error::Disconnected`].
+    /// [`Error::Disconnected`]; [`ProtocolError::VringError`](crate::ProtocolError::VringError) where
+    /// the device says that the ring is broken.
     pub fn wait(&mut self, limit: Duration) -> Result<Option<Used>, Error> {
         let deadline = Instant::now() + limit;
         loop {

@@ -3,7 +3,8 @@
 #![allow(dead_code, reason = "each test uses its part")]
 
 use std::fs::File;
-use std::os::fd::AsRawFd;
+use std::io::Read;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,6 +19,7 @@ use vhost_user_fs::{Backend, BackendConfig, Daemon, DaemonError, StopHandle};
 use virtio_fs_queue::{Polling, Pool};
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::eventfd::EventFd;
+use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 use zerocopy::IntoBytes;
 
 /// Answers every request with success, and counts resets.
@@ -87,27 +89,52 @@ impl Running {
         }
     }
 
+    pub(crate) fn path(&self) -> &std::path::Path {
+        &self.path
+    }
+
     pub(crate) fn connect(&self) -> UnixStream {
         UnixStream::connect(&self.path).unwrap()
     }
 
     /// A front-end that negotiated.
     pub(crate) fn negotiate(&self) -> Frontend {
-        let mut frontend = Frontend::from_stream(self.connect(), 2);
-        frontend.set_owner().unwrap();
-        let features = frontend.get_features().unwrap();
-        frontend.set_features(features).unwrap();
-        let protocol = frontend.get_protocol_features().unwrap();
-        let wanted = VhostUserProtocolFeatures::all() & protocol;
-        frontend.set_protocol_features(wanted).unwrap();
-        frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
-        frontend
+        negotiate(self.connect())
+    }
+
+    /// A front-end that negotiated, and a socket to say what it would not.
+    pub(crate) fn negotiate_raw(&self) -> (Frontend, UnixStream) {
+        let stream = self.connect();
+        (negotiate(stream.try_clone().unwrap()), stream)
     }
 
     /// Waits for [`Daemon::run`] to return.
     pub(crate) fn join(mut self) {
         self.thread.take().unwrap().join().unwrap().unwrap();
     }
+}
+
+pub(crate) fn negotiate(stream: UnixStream) -> Frontend {
+    let mut frontend = Frontend::from_stream(stream, 64);
+    frontend.set_owner().unwrap();
+    let features = frontend.get_features().unwrap();
+    frontend.set_features(features).unwrap();
+    let protocol = frontend.get_protocol_features().unwrap();
+    let wanted = VhostUserProtocolFeatures::all() & protocol;
+    frontend.set_protocol_features(wanted).unwrap();
+    frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
+    frontend
+}
+
+/// Sends a message that asks for an acknowledgement, and returns whether it was a good one.
+pub(crate) fn tell(mut stream: &UnixStream, request: u32, body: &[u8], files: &[RawFd]) -> bool {
+    const VERSION: u32 = 1;
+    const NEED_REPLY: u32 = 8;
+    let header = [request, VERSION | NEED_REPLY, body.len() as u32];
+    let message = [header.as_bytes(), body].concat();
+    stream.send_with_fds(&[&message[..]], files).unwrap();
+    let mut reply = [0; 20];
+    stream.read_exact(&mut reply).is_ok() && reply[12..] == [0; 8]
 }
 
 impl Drop for Running {
@@ -120,17 +147,17 @@ impl Drop for Running {
 }
 
 /// Where the guest's memory is in the front-end, as it says.
-const USER: u64 = 0x7000_0000;
-const LEN: u64 = 0x10_0000;
+pub(crate) const USER: u64 = 0x7000_0000;
+pub(crate) const LEN: u64 = 0x10_0000;
 pub(crate) const SIZE: u16 = 16;
 
 /// The guest: memory, and one queue in it at `base`.
 pub(crate) struct Guest {
     pub(crate) memory: GuestMemoryMmap,
-    file: File,
+    pub(crate) file: File,
     pub(crate) base: u64,
-    kick: EventFd,
-    call: EventFd,
+    pub(crate) kick: EventFd,
+    pub(crate) call: EventFd,
 }
 
 impl Guest {
@@ -210,6 +237,12 @@ impl Guest {
 
     /// Offers a request in descriptors 0 and 1, and kicks.
     pub(crate) fn offer(&self) {
+        self.offer_silently();
+        self.kick.write(1).unwrap();
+    }
+
+    /// Offers a request and does not kick.
+    pub(crate) fn offer_silently(&self) {
         let header = InHeader {
             len: 40,
             opcode: 1000,
@@ -224,16 +257,20 @@ impl Guest {
         let idx = self.avail_idx();
         self.put(0x1004 + 2 * u64::from(idx % SIZE), 0u16);
         self.put(0x1002, idx.wrapping_add(1));
-        self.kick.write(1).unwrap();
     }
 
     /// Offers a request and waits until it is given back.
     pub(crate) fn ask(&self) {
-        // Interrupt at the next.
-        let next = self.used_idx();
-        self.put(0x1004 + 2 * u64::from(SIZE), next);
+        let next = self.ask_for_interrupt();
         self.offer();
         self.wait_beyond(next);
+    }
+
+    /// Wants an interrupt at the next that is given back, and returns how many were.
+    pub(crate) fn ask_for_interrupt(&self) -> u16 {
+        let next = self.used_idx();
+        self.put(0x1004 + 2 * u64::from(SIZE), next);
+        next
     }
 
     /// Waits until more is given back than `used`.

@@ -1,0 +1,63 @@
+use std::sync::Arc;
+
+use fuse_fs::Serve;
+use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
+use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
+use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
+use virtio_fs_queue::{Polling, Pool, Stats};
+
+use crate::config_space::ConfigSpace;
+
+/// What a device is, whoever its front-end is.
+pub(crate) struct Device {
+    pub(crate) filesystem: Arc<dyn Serve>,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) config_space: Option<ConfigSpace>,
+    /// hiprio, then the request queues: as many as a front-end may use.
+    pub(crate) queues: Vec<DeviceQueue>,
+}
+
+/// What belongs to a queue, whoever uses it.
+pub(crate) struct DeviceQueue {
+    pub(crate) polling: Arc<Polling>,
+    pub(crate) stats: Arc<Stats>,
+}
+
+/// Largest queue. Linux needs 512 for requests of 1 MiB; QEMU allows no more than 1024.
+pub(crate) const MAX_QUEUE_SIZE: u16 = 1024;
+
+pub(crate) const EVENT_IDX: u64 = feature(VIRTIO_RING_F_EVENT_IDX);
+pub(crate) const INDIRECT_DESC: u64 = feature(VIRTIO_RING_F_INDIRECT_DESC);
+pub(crate) const PROTOCOL_FEATURES: u64 = VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
+
+/// The virtio features that a device offers.
+pub(crate) const FEATURES: u64 =
+    feature(VIRTIO_F_VERSION_1) | EVENT_IDX | INDIRECT_DESC | PROTOCOL_FEATURES;
+
+const fn feature(bit: u32) -> u64 {
+    1u64.wrapping_shl(bit)
+}
+
+impl DeviceQueue {
+    /// One on which nothing was counted yet.
+    pub(crate) fn new(polling: Arc<Polling>) -> Self {
+        Self {
+            polling,
+            stats: Arc::default(),
+        }
+    }
+}
+
+impl Device {
+    /// The protocol features that it offers.
+    pub(crate) fn protocol_features(&self) -> VhostUserProtocolFeatures {
+        let mut features = VhostUserProtocolFeatures::MQ
+            | VhostUserProtocolFeatures::REPLY_ACK
+            | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
+            | VhostUserProtocolFeatures::RESET_DEVICE;
+        if self.config_space.is_some() {
+            features |= VhostUserProtocolFeatures::CONFIG;
+        }
+        features
+    }
+}

@@ -1,0 +1,247 @@
+use std::fs::File;
+use std::io;
+use std::sync::{Arc, PoisonError};
+
+use vhost::vhost_user::Error as VhostUserError;
+use vhost::vhost_user::message::VhostUserMemoryRegion;
+use vm_memory::{
+    GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap, GuestMemoryRegion,
+    GuestRegionMmap,
+};
+
+/// Most regions, each of which is a mapping of its own: QEMU has at most as many, the slots of KVM
+/// without those that KVM itself uses.
+pub(crate) const MAX_REGIONS: usize = 509;
+
+/// Guest memory as it is mapped at one time.
+pub(crate) type Memory = GuestMemoryMmap<()>;
+/// Guest memory whose map can change while it is in use: whoever looked it up keeps what was mapped
+/// then, until it is done.
+pub(crate) type SharedMemory = GuestMemoryAtomic<Memory>;
+
+/// Why memory cannot be as the front-end says.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MemoryError {
+    #[error("cannot map a region of guest memory at {guest:#x}: {source}")]
+    Map { guest: u64, source: VhostUserError },
+    #[error("the region of guest memory at {guest:#x} is longer than the file that it is in")]
+    Short { guest: u64 },
+    #[error("the regions of guest memory cannot be: {0}")]
+    Regions(#[from] vm_memory::GuestRegionCollectionError),
+    #[error("there are more than {MAX_REGIONS} regions of guest memory")]
+    TooMany,
+    #[error("there is no region of {size:#x} bytes at {guest:#x}")]
+    NoRegion { guest: u64, size: u64 },
+}
+
+impl From<MemoryError> for io::Error {
+    fn from(error: MemoryError) -> Self {
+        Self::other(error)
+    }
+}
+
+/// The guest's memory, and where the front-end has mapped it: by these addresses it names rings.
+pub(crate) struct MemoryTable {
+    shared: SharedMemory,
+    places: Vec<Place>,
+}
+
+/// A region as the front-end sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    user: u64,
+    guest: u64,
+    size: u64,
+}
+
+impl MemoryTable {
+    /// There is none yet.
+    pub(crate) fn new() -> Self {
+        Self {
+            shared: SharedMemory::new(Memory::new()),
+            places: Vec::new(),
+        }
+    }
+
+    /// What the queues work on.
+    pub(crate) fn shared(&self) -> &SharedMemory {
+        &self.shared
+    }
+
+    /// Puts `regions` in the place of all that there were.
+    pub(crate) fn replace(
+        &mut self,
+        regions: &[VhostUserMemoryRegion],
+        files: Vec<File>,
+    ) -> Result<(), MemoryError> {
+        let mut mapped = regions
+            .iter()
+            .zip(files)
+            .map(|(region, file)| map(region, file))
+            .collect::<Result<Vec<_>, _>>()?;
+        // The specification asks for no order.
+        mapped.sort_by_key(|region| region.start_addr());
+        self.publish(Memory::from_arc_regions(mapped)?);
+        self.places = regions.iter().map(Place::of).collect();
+        Ok(())
+    }
+
+    pub(crate) fn add(
+        &mut self,
+        region: &VhostUserMemoryRegion,
+        file: File,
+    ) -> Result<(), MemoryError> {
+        if self.places.len() >= MAX_REGIONS {
+            return Err(MemoryError::TooMany);
+        }
+        let more = self.shared.memory().insert_region(map(region, file)?)?;
+        self.publish(more);
+        self.places.push(Place::of(region));
+        Ok(())
+    }
+
+    pub(crate) fn remove(&mut self, region: &VhostUserMemoryRegion) -> Result<(), MemoryError> {
+        let Place { guest, size, .. } = Place::of(region);
+        let (less, _) = self
+            .shared
+            .memory()
+            .remove_region(GuestAddress(guest), size)
+            .map_err(|_| MemoryError::NoRegion { guest, size })?;
+        self.publish(less);
+        self.places.retain(|place| place.guest != guest);
+        Ok(())
+    }
+
+    /// The guest's address of what the front-end has at `user`.
+    pub(crate) fn guest_address(&self, user: u64) -> Option<GuestAddress> {
+        self.places.iter().find_map(|place| place.translate(user))
+    }
+
+    fn publish(&self, memory: Memory) {
+        let guard = self.shared.lock();
+        guard
+            .unwrap_or_else(PoisonError::into_inner)
+            .replace(memory);
+    }
+}
+
+impl Place {
+    /// The address and size of a region; the message checks that nothing overflows.
+    fn of(region: &VhostUserMemoryRegion) -> Self {
+        Self {
+            user: region.user_addr,
+            guest: region.guest_phys_addr,
+            size: region.memory_size,
+        }
+    }
+
+    fn translate(&self, user: u64) -> Option<GuestAddress> {
+        let offset = user.checked_sub(self.user)?;
+        let guest = self.guest.checked_add(offset)?;
+        (offset < self.size).then_some(GuestAddress(guest))
+    }
+}
+
+/// Fails where the file is shorter than the region, as nobody survives touching what is not there.
+/// A front-end that makes it shorter later ends the back-end of its own machine.
+fn map(
+    region: &VhostUserMemoryRegion,
+    file: File,
+) -> Result<Arc<GuestRegionMmap<()>>, MemoryError> {
+    let guest = region.guest_phys_addr;
+    let failed = |source| MemoryError::Map { guest, source };
+    let invalid = || failed(VhostUserError::InvalidParam);
+    let metadata = file
+        .metadata()
+        .map_err(|error| failed(VhostUserError::ReqHandlerError(error)))?;
+    let end = region.mmap_offset.checked_add(region.memory_size);
+    if metadata.is_file() && end.is_none_or(|end| end > metadata.len()) {
+        return Err(MemoryError::Short { guest });
+    }
+    let mapping = region.mmap_region(file).map_err(failed)?;
+    GuestRegionMmap::new(mapping, GuestAddress(guest))
+        .map(Arc::new)
+        .ok_or_else(invalid)
+}
+
+#[cfg(test)]
+mod tests {
+    use vm_memory::GuestMemoryBackend;
+
+    use super::*;
+
+    const SIZE: u64 = 0x1000;
+
+    fn region(guest: u64, user: u64) -> (VhostUserMemoryRegion, File) {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(SIZE).unwrap();
+        (VhostUserMemoryRegion::new(guest, SIZE, user, 0), file)
+    }
+
+    fn table(places: &[(u64, u64)]) -> MemoryTable {
+        let mut table = MemoryTable::new();
+        let (regions, files): (Vec<_>, Vec<_>) = places
+            .iter()
+            .map(|&(guest, user)| region(guest, user))
+            .unzip();
+        table.replace(&regions, files).unwrap();
+        table
+    }
+
+    #[test]
+    fn regions_come_in_any_order() {
+        let table = table(&[(0x8000, 0x10_0000), (0, 0x20_0000)]);
+        assert_eq!(table.shared().memory().num_regions(), 2);
+        assert_eq!(
+            table.guest_address(0x10_0fff),
+            Some(GuestAddress(0x8fff)),
+            "the last byte"
+        );
+        assert_eq!(table.guest_address(0x20_0000), Some(GuestAddress(0)));
+        for nowhere in [0, 0x0f_ffff, 0x10_1000, 0x20_1000, u64::MAX] {
+            assert_eq!(table.guest_address(nowhere), None);
+        }
+    }
+
+    #[test]
+    fn what_was_looked_up_stays_mapped() {
+        use vm_memory::Bytes;
+        let mut table = table(&[(0, 0x10_0000)]);
+        let before = table.shared().memory();
+        let (more, file) = region(0x1000, 0x20_0000);
+        table.add(&more, file).unwrap();
+        let (first, _) = region(0, 0x10_0000);
+        table.remove(&first).unwrap();
+        before.write_obj(7u8, GuestAddress(0)).unwrap();
+        let after = table.shared().memory();
+        after.write_obj(7u8, GuestAddress(0x1000)).unwrap();
+        after.write_obj(7u8, GuestAddress(0)).unwrap_err();
+        assert_eq!(table.guest_address(0x10_0000), None);
+    }
+
+    #[test]
+    fn what_cannot_be_changes_nothing() {
+        let mut table = table(&[(0, 0x10_0000)]);
+        let (overlapping, file) = region(0x800, 0x20_0000);
+        table.add(&overlapping, file).unwrap_err();
+        let (short, file) = region(0x8000, 0x20_0000);
+        file.set_len(SIZE - 1).unwrap();
+        table.add(&short, file).unwrap_err();
+        table.remove(&short).unwrap_err();
+        assert_eq!(table.shared().memory().num_regions(), 1);
+        assert_eq!(table.guest_address(0x20_0000), None);
+    }
+
+    #[test]
+    fn the_number_of_regions_is_bounded() {
+        let mut table = table(&[(0, 0)]);
+        let mut at = |n: u64| {
+            let (region, file) = region(n * SIZE, n * SIZE);
+            table.add(&region, file)
+        };
+        for n in 1..MAX_REGIONS as u64 {
+            at(n).unwrap();
+        }
+        assert!(matches!(at(MAX_REGIONS as u64), Err(MemoryError::TooMany)));
+    }
+}

@@ -1,0 +1,358 @@
+//! What the front-end's messages do (the vhost-user specification, "Front-end message types").
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+use vhost::VhostUserMemoryRegionBase;
+use vhost::vhost_user::message::{
+    VhostTransferStateDirection, VhostTransferStatePhase, VhostUserConfigFlags, VhostUserInflight,
+    VhostUserLog, VhostUserMemoryRegion, VhostUserProtocolFeatures, VhostUserShMemConfig,
+    VhostUserSharedMsg, VhostUserSingleMemoryRegion, VhostUserVringAddrFlags, VhostUserVringState,
+};
+use vhost::vhost_user::{
+    Error as VhostUserError, GpuBackend, Result as VhostUserResult, VhostUserBackendReqHandlerMut,
+};
+use vm_memory::GuestAddress;
+
+use crate::device::{
+    Device, EVENT_IDX, FEATURES, INDIRECT_DESC, MAX_QUEUE_SIZE, PROTOCOL_FEATURES,
+};
+use crate::memory::{MAX_REGIONS, MemoryTable};
+use crate::vring::{Areas, Surroundings, Vring};
+use crate::worker::Kick;
+
+/// `VHOST_USER_CONFIG_SIZE`, the most of the config space that a message carries.
+const MAX_CONFIG: u32 = 256;
+
+/// One front-end's use of a device.
+///
+/// A message that is refused ends the connection, which is all that the `vhost` crate can do with
+/// an error. Dropping this ends the guest's session.
+pub(crate) struct Session {
+    device: Arc<Device>,
+    features: u64,
+    protocol_features: u64,
+    memory: MemoryTable,
+    /// hiprio, then the request queues.
+    vrings: Vec<Vring>,
+}
+
+/// Why a message is refused.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("the device has no queue {0}")]
+    NoQueue(u32),
+    #[error("a queue has 1 to {MAX_QUEUE_SIZE} descriptors, not {0}")]
+    QueueSize(u32),
+    #[error("{0:#x} is not an entry of an available ring")]
+    Base(u32),
+    #[error("{0:#x} is not in the memory that the front-end shares")]
+    NotInMemory(u64),
+    #[error("features that were not offered are accepted: {0:#x}")]
+    Features(u64),
+    #[error("the config space of a virtio-fs device is read-only")]
+    ReadOnlyConfig,
+}
+
+impl From<Refusal> for VhostUserError {
+    fn from(refusal: Refusal) -> Self {
+        Self::ReqHandlerError(io::Error::other(refusal))
+    }
+}
+
+/// What is not among the features that are offered.
+const fn not_offered<T>() -> VhostUserResult<T> {
+    Err(VhostUserError::InvalidOperation("it is not offered"))
+}
+
+impl Session {
+    pub(crate) fn new(device: Arc<Device>) -> Self {
+        Self {
+            features: 0,
+            protocol_features: 0,
+            memory: MemoryTable::new(),
+            vrings: device.queues.iter().map(|_| Vring::default()).collect(),
+            device,
+        }
+    }
+
+    /// Whether the front-end can ask for the result of any message.
+    pub(crate) fn acknowledges(&self) -> bool {
+        self.protocol_features & VhostUserProtocolFeatures::REPLY_ACK.bits() != 0
+    }
+
+    fn vring(&mut self, index: u32) -> Result<&mut Vring, Refusal> {
+        usize::try_from(index)
+            .ok()
+            .and_then(|at| self.vrings.get_mut(at))
+            .ok_or(Refusal::NoQueue(index))
+    }
+
+    /// Does something to a vring for which that has to know the rest of the device.
+    fn with_vring(
+        &mut self,
+        index: u32,
+        change: impl FnOnce(&mut Vring, &Surroundings<'_>) -> io::Result<()>,
+    ) -> VhostUserResult<()> {
+        let at = usize::try_from(index).map_err(|_| Refusal::NoQueue(index))?;
+        let (Some(vring), Some(queue), Ok(index)) = (
+            self.vrings.get_mut(at),
+            self.device.queues.get(at),
+            u16::try_from(index),
+        ) else {
+            return Err(Refusal::NoQueue(index).into());
+        };
+        let around = Surroundings {
+            index,
+            device: &self.device,
+            queue,
+            memory: self.memory.shared(),
+            event_idx: self.features & EVENT_IDX != 0,
+            indirect: self.features & INDIRECT_DESC != 0,
+        };
+        change(vring, &around).map_err(VhostUserError::ReqHandlerError)
+    }
+
+    fn with_all_vrings(
+        &mut self,
+        mut change: impl FnMut(&mut Vring, &Surroundings<'_>) -> io::Result<()>,
+    ) -> VhostUserResult<()> {
+        (0u32..)
+            .take(self.vrings.len())
+            .try_for_each(|index| self.with_vring(index, &mut change))
+    }
+
+    fn guest_address(&self, user: u64) -> Result<GuestAddress, Refusal> {
+        self.memory
+            .guest_address(user)
+            .ok_or(Refusal::NotInMemory(user))
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        for vring in &mut self.vrings {
+            vring.stop();
+        }
+        self.device.filesystem.reset();
+    }
+}
+
+impl VhostUserBackendReqHandlerMut for Session {
+    fn set_owner(&mut self) -> VhostUserResult<()> {
+        Ok(())
+    }
+
+    /// Deprecated; the specification recommends to ignore it.
+    fn reset_owner(&mut self) -> VhostUserResult<()> {
+        Ok(())
+    }
+
+    /// Everything but the connection and the memory begins anew.
+    fn reset_device(&mut self) -> VhostUserResult<()> {
+        for vring in &mut self.vrings {
+            vring.stop();
+            *vring = Vring::default();
+        }
+        self.features = 0;
+        self.device.filesystem.reset();
+        Ok(())
+    }
+
+    fn get_features(&mut self) -> VhostUserResult<u64> {
+        Ok(FEATURES)
+    }
+
+    /// A front-end that knows no protocol features has no way to enable rings: they are.
+    fn set_features(&mut self, features: u64) -> VhostUserResult<()> {
+        if features & !FEATURES != 0 {
+            return Err(Refusal::Features(features & !FEATURES).into());
+        }
+        let changed = self.features ^ features;
+        self.features = features;
+        if changed & (EVENT_IDX | INDIRECT_DESC) != 0 {
+            self.with_all_vrings(Vring::renegotiate)?;
+        }
+        if features & PROTOCOL_FEATURES == 0 {
+            self.with_all_vrings(|vring, around| vring.set_enabled(true, around))?;
+        }
+        Ok(())
+    }
+
+    fn get_protocol_features(&mut self) -> VhostUserResult<VhostUserProtocolFeatures> {
+        Ok(self.device.protocol_features())
+    }
+
+    fn set_protocol_features(&mut self, features: u64) -> VhostUserResult<()> {
+        let offered = self.device.protocol_features().bits();
+        if features & !offered != 0 {
+            return Err(Refusal::Features(features & !offered).into());
+        }
+        self.protocol_features = features;
+        Ok(())
+    }
+
+    fn get_queue_num(&mut self) -> VhostUserResult<u64> {
+        Ok(self.vrings.len() as u64)
+    }
+
+    fn set_mem_table(
+        &mut self,
+        regions: &[VhostUserMemoryRegion],
+        files: Vec<File>,
+        _postcopy: Option<bool>,
+    ) -> VhostUserResult<Option<Vec<VhostUserMemoryRegionBase>>> {
+        self.memory
+            .replace(regions, files)
+            .map_err(|error| VhostUserError::ReqHandlerError(error.into()))?;
+        Ok(None)
+    }
+
+    fn get_max_mem_slots(&mut self) -> VhostUserResult<u64> {
+        Ok(MAX_REGIONS as u64)
+    }
+
+    fn add_mem_region(
+        &mut self,
+        region: &VhostUserSingleMemoryRegion,
+        file: File,
+        _postcopy: Option<bool>,
+    ) -> VhostUserResult<Option<VhostUserMemoryRegionBase>> {
+        self.memory
+            .add(region, file)
+            .map_err(|error| VhostUserError::ReqHandlerError(error.into()))?;
+        Ok(None)
+    }
+
+    fn remove_mem_region(&mut self, region: &VhostUserSingleMemoryRegion) -> VhostUserResult<()> {
+        self.memory
+            .remove(region)
+            .map_err(|error| VhostUserError::ReqHandlerError(error.into()))
+    }
+
+    fn set_vring_num(&mut self, index: u32, num: u32) -> VhostUserResult<()> {
+        let size = u16::try_from(num)
+            .ok()
+            .filter(|size| (1..=MAX_QUEUE_SIZE).contains(size))
+            .ok_or(Refusal::QueueSize(num))?;
+        self.vring(index)?.set_size(size);
+        Ok(())
+    }
+
+    fn set_vring_addr(
+        &mut self,
+        index: u32,
+        _flags: VhostUserVringAddrFlags,
+        descriptor: u64,
+        used: u64,
+        available: u64,
+        _log: u64,
+    ) -> VhostUserResult<()> {
+        let areas = Areas {
+            descriptors: self.guest_address(descriptor)?,
+            avail: self.guest_address(available)?,
+            used: self.guest_address(used)?,
+        };
+        self.vring(index)?.set_areas(areas);
+        Ok(())
+    }
+
+    fn set_vring_base(&mut self, index: u32, base: u32) -> VhostUserResult<()> {
+        let next_avail = u16::try_from(base).map_err(|_| Refusal::Base(base))?;
+        self.vring(index)?.set_base(next_avail);
+        Ok(())
+    }
+
+    fn get_vring_base(&mut self, index: u32) -> VhostUserResult<VhostUserVringState> {
+        let base = self.vring(index)?.take_base();
+        Ok(VhostUserVringState::new(index, base.into()))
+    }
+
+    fn set_vring_kick(&mut self, index: u8, event: Option<File>) -> VhostUserResult<()> {
+        let kick = event.map_or(Kick::Polled, |event| Kick::Event(Arc::new(event)));
+        self.with_vring(index.into(), |vring, around| vring.set_kick(kick, around))
+    }
+
+    fn set_vring_call(&mut self, index: u8, event: Option<File>) -> VhostUserResult<()> {
+        self.vring(index.into())?.set_call(event);
+        Ok(())
+    }
+
+    fn set_vring_err(&mut self, index: u8, event: Option<File>) -> VhostUserResult<()> {
+        self.vring(index.into())?.set_error(event);
+        Ok(())
+    }
+
+    fn set_vring_enable(&mut self, index: u32, enable: bool) -> VhostUserResult<()> {
+        self.with_vring(index, |vring, around| vring.set_enabled(enable, around))
+    }
+
+    fn get_config(
+        &mut self,
+        offset: u32,
+        size: u32,
+        _flags: VhostUserConfigFlags,
+    ) -> VhostUserResult<Vec<u8>> {
+        match (
+            &self.device.config_space,
+            usize::try_from(size.min(MAX_CONFIG)),
+        ) {
+            (Some(space), Ok(size)) => Ok(space.read(offset, size)),
+            _ => not_offered(),
+        }
+    }
+
+    fn set_config(
+        &mut self,
+        _offset: u32,
+        _bytes: &[u8],
+        _flags: VhostUserConfigFlags,
+    ) -> VhostUserResult<()> {
+        Err(Refusal::ReadOnlyConfig.into())
+    }
+
+    fn set_gpu_socket(&mut self, _socket: GpuBackend) -> VhostUserResult<()> {
+        not_offered()
+    }
+
+    fn get_shared_object(&mut self, _uuid: VhostUserSharedMsg) -> VhostUserResult<File> {
+        not_offered()
+    }
+
+    fn get_inflight_fd(
+        &mut self,
+        _inflight: &VhostUserInflight,
+    ) -> VhostUserResult<(VhostUserInflight, File)> {
+        not_offered()
+    }
+
+    fn set_inflight_fd(
+        &mut self,
+        _inflight: &VhostUserInflight,
+        _file: File,
+    ) -> VhostUserResult<()> {
+        not_offered()
+    }
+
+    fn set_device_state_fd(
+        &mut self,
+        _direction: VhostTransferStateDirection,
+        _phase: VhostTransferStatePhase,
+        _file: File,
+    ) -> VhostUserResult<Option<File>> {
+        not_offered()
+    }
+
+    fn check_device_state(&mut self) -> VhostUserResult<()> {
+        not_offered()
+    }
+
+    fn get_shmem_config(&mut self) -> VhostUserResult<VhostUserShMemConfig> {
+        not_offered()
+    }
+
+    fn set_log_base(&mut self, _log: &VhostUserLog, _file: File) -> VhostUserResult<()> {
+        not_offered()
+    }
+}

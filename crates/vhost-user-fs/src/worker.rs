@@ -1,0 +1,171 @@
+//! The thread of a ring that is being served.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::{EventfdFlags, Timespec, eventfd};
+use rustix::io::Errno;
+use virtio_fs_queue::{Drained, Position, Queue};
+
+use crate::event::Signal;
+use crate::memory::SharedMemory;
+
+/// How often a ring is looked at whose driver does not kick.
+const POLL_INTERVAL: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 1_000_000,
+};
+
+/// How a vring's worker learns that something is available.
+#[derive(Debug, Clone)]
+pub(crate) enum Kick {
+    /// The front-end signals this event.
+    Event(Arc<File>),
+    /// It does not tell (`VHOST_USER_VRING_NOFD_MASK`): the ring is polled.
+    Polled,
+}
+
+/// Serves a ring on a thread of its own, until [`stop`](Self::stop) or dropped.
+///
+/// The thread makes one system call for each time that it wakes up: events are registered
+/// edge-triggered (epoll(7)), and each write to an eventfd is an edge, whether or not the one before
+/// was read. So they are never read, and it does not matter who else listens to them.
+pub(crate) struct Worker {
+    shared: Arc<Shared>,
+    kick: Kick,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    queue: Queue<SharedMemory>,
+    epoll: OwnedFd,
+    /// Signalled when there is something new in the fields below.
+    wake: OwnedFd,
+    ending: AtomicBool,
+    polled: AtomicBool,
+    /// To be told when the driver broke the ring.
+    error: Signal,
+}
+
+impl Worker {
+    /// Serves `queue`, which is number `index`, what is available already included.
+    ///
+    /// # Errors
+    /// The system has no descriptors or threads left, or nobody can wait for `kick`.
+    pub(crate) fn start(
+        index: u16,
+        queue: Queue<SharedMemory>,
+        kick: Kick,
+        error: Signal,
+    ) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            queue,
+            epoll: epoll::create(CreateFlags::CLOEXEC)?,
+            wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+            ending: AtomicBool::new(false),
+            polled: AtomicBool::new(matches!(kick, Kick::Polled)),
+            error,
+        });
+        shared.listen_to(&shared.wake)?;
+        if let Kick::Event(event) = &kick {
+            shared.listen_to(&**event)?;
+        }
+        let theirs = Arc::clone(&shared);
+        let thread = thread::Builder::new()
+            .name(format!("virtio-fs-q{index}"))
+            .spawn(move || theirs.run())?;
+        Ok(Self {
+            shared,
+            kick,
+            thread: Some(thread),
+        })
+    }
+
+    /// Goes on with another kick, one that was signalled before included.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start); then nobody waits for either.
+    pub(crate) fn set_kick(&mut self, kick: Kick) -> io::Result<()> {
+        if let Kick::Event(event) = &self.kick {
+            // The front-end has it open, too: it would stay registered when it is closed here.
+            epoll::delete(&self.shared.epoll, &**event)?;
+        }
+        if let Kick::Event(event) = &kick {
+            self.shared.listen_to(&**event)?;
+        }
+        let polled = matches!(kick, Kick::Polled);
+        self.kick = kick;
+        self.shared.polled.store(polled, Ordering::SeqCst);
+        self.shared.wake();
+        Ok(())
+    }
+
+    /// Stops serving, waits for what is in flight and for the thread, and returns where to go on.
+    pub(crate) fn stop(self) -> Position {
+        self.shared.queue.stop()
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.shared.queue.stop();
+        self.shared.ending.store(true, Ordering::SeqCst);
+        self.shared.wake();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread of a queue panicked");
+        }
+    }
+}
+
+impl Shared {
+    /// What the thread does.
+    fn run(&self) {
+        let mut broken = false;
+        while !self.ending.load(Ordering::SeqCst) {
+            if self.queue.drain() == Drained::Broken && !broken {
+                broken = true;
+                self.error.signal();
+            }
+            if let Err(error) = self.wait() {
+                tracing::error!(%error, "cannot wait for kicks; a queue is served no more");
+                return;
+            }
+        }
+    }
+
+    /// Waits for a kick or something else to do.
+    fn wait(&self) -> Result<(), Errno> {
+        let timeout = self.polled.load(Ordering::SeqCst).then_some(&POLL_INTERVAL);
+        let mut events = [epoll::Event {
+            flags: EventFlags::empty(),
+            data: EventData::new_u64(0),
+        }; 2];
+        match epoll::wait(&self.epoll, &mut events, timeout) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn listen_to(&self, event: impl std::os::fd::AsFd) -> io::Result<()> {
+        let flags = EventFlags::IN | EventFlags::ET;
+        Ok(epoll::add(
+            &self.epoll,
+            event,
+            EventData::new_u64(0),
+            flags,
+        )?)
+    }
+
+    fn wake(&self) {
+        if let Err(error) = rustix::io::write(&self.wake, &1u64.to_ne_bytes()) {
+            tracing::error!(%error, "cannot wake the thread of a queue up");
+        }
+    }
+}
