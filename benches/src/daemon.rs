@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::time::ClockId;
+use nix::unistd::Pid;
+
 /// How long a daemon has to listen.
 const STARTUP: Duration = Duration::from_secs(10);
 
@@ -79,13 +82,33 @@ pub struct Daemon {
     proc: PathBuf,
 }
 
-/// Memory of a process in KiB (proc_pid_status(5)).
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Memory {
-    /// `VmHWM`: with the guest's memory, as far as it was touched.
-    pub peak: u64,
-    /// `RssAnon`: the daemon's own.
-    pub anonymous: u64,
+/// Where to read how much memory is a daemon's own.
+#[derive(Debug)]
+pub struct PrivateMemory {
+    path: PathBuf,
+    /// `/proc/PID/status`.
+    status: PathBuf,
+}
+
+impl PrivateMemory {
+    /// `RssAnon` of proc_pid_status(5) in KiB: what is not shared with the guest, nor read from a
+    /// file.
+    ///
+    /// # Errors
+    /// The process has ended.
+    pub fn kib(&self) -> Result<u64, DaemonError> {
+        let read = || -> io::Result<u64> {
+            let status = fs::read_to_string(&self.status)?;
+            let mut lines = status.lines();
+            let line = lines.find_map(|line| line.strip_prefix("RssAnon:"));
+            let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+            number.ok_or_else(|| io::Error::other("its status tells no RssAnon"))
+        };
+        read().map_err(|source| DaemonError::Usage {
+            path: self.path.clone(),
+            source,
+        })
+    }
 }
 
 impl Daemon {
@@ -154,45 +177,28 @@ impl Daemon {
         self.child.id()
     }
 
-    /// Nanoseconds that all threads spent on a processor (`/proc/PID/task/TID/schedstat`).
+    /// Nanoseconds that all threads have spent on a processor, those that ended too, up to now
+    /// (clock_getcpuclockid(3)).
     ///
     /// # Errors
     /// The process has ended.
     pub fn cpu_nanos(&self) -> Result<u64, DaemonError> {
-        let read = || -> io::Result<u64> {
-            let mut total = 0;
-            for task in fs::read_dir(self.proc.join("task"))? {
-                let stat = fs::read_to_string(task?.path().join("schedstat"))?;
-                let nanos = stat.split(' ').next().and_then(|n| n.parse::<u64>().ok());
-                total += nanos.ok_or_else(|| io::Error::other("schedstat holds no number"))?;
-            }
-            Ok(total)
+        let id = i32::try_from(self.id()).expect("a process id is positive");
+        let read = || {
+            let time = ClockId::pid_cpu_clock_id(Pid::from_raw(id))?.now()?;
+            Ok(Duration::from(time).as_nanos())
         };
-        read().map_err(self.usage_error())
+        let nanos = read().map_err(|e: nix::Error| self.usage_error()(e.into()))?;
+        Ok(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 
-    /// Has the peak of memory counted from now on (`/proc/PID/clear_refs`).
-    ///
-    /// # Errors
-    /// The process has ended.
-    pub fn reset_peak(&self) -> Result<(), DaemonError> {
-        fs::write(self.proc.join("clear_refs"), "5").map_err(self.usage_error())
-    }
-
-    /// What memory it takes.
-    ///
-    /// # Errors
-    /// The process has ended.
-    pub fn memory(&self) -> Result<Memory, DaemonError> {
-        let status = fs::read_to_string(self.proc.join("status")).map_err(self.usage_error())?;
-        let field = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-            line.split_whitespace().next()?.parse().ok()
-        };
-        Ok(Memory {
-            peak: field("VmHWM:").unwrap_or(0),
-            anonymous: field("RssAnon:").unwrap_or(0),
-        })
+    /// Where to read how much memory is its own.
+    #[must_use]
+    pub fn private_memory(&self) -> PrivateMemory {
+        PrivateMemory {
+            path: self.path.clone(),
+            status: self.proc.join("status"),
+        }
     }
 
     fn usage_error(&self) -> impl FnOnce(io::Error) -> DaemonError {

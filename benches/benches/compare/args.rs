@@ -1,8 +1,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use benches::comparison::Conditions;
+use benches::machine;
 use benches::selection::{NoRow, select};
-use clap::Parser;
+use clap::{ArgAction, Parser};
 use virtio_fs_guest::Options;
 
 use crate::contenders::Contender;
@@ -52,8 +54,18 @@ pub(crate) struct Args {
     /// `--cache` of all daemons, where given.
     #[arg(long)]
     cache: Option<String>,
-    /// Also write all samples to this file.
-    #[arg(long)]
+    /// Do not count what the daemons do, in one more round.
+    #[arg(long = "no-counts", action = ArgAction::SetFalse)]
+    pub(crate) counts: bool,
+    /// Measure nothing, but take what was written with --json; may be repeated, for a comparison
+    /// that was made in parts.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) from: Vec<PathBuf>,
+    /// Write the tables to this file, instead of to standard output.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) markdown: Option<PathBuf>,
+    /// Write all samples and counts to this file.
+    #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
     /// What `cargo bench` adds.
     #[arg(long, hide = true)]
@@ -96,6 +108,15 @@ impl Driver {
 impl Args {
     pub(crate) fn rows(&self) -> Result<Vec<Row>, NoRow> {
         select(&ROWS, |row| row.name, &self.only)
+    }
+
+    pub(crate) fn conditions(&self) -> Conditions {
+        Conditions {
+            machine: machine::describe(),
+            driver: self.driver.name().into(),
+            queue_size: self.queue_size,
+            millis: self.millis,
+        }
     }
 
     pub(crate) const fn time(&self) -> Duration {

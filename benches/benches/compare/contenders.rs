@@ -1,5 +1,6 @@
 //! Who is compared.
 
+use benches::comparison::{self, Party};
 use benches::daemon::Program;
 
 use crate::args::Args;
@@ -13,13 +14,6 @@ pub(crate) struct Contender {
     pub(crate) means: Means,
 }
 
-/// Whose work is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Party {
-    Ours,
-    Reference,
-}
-
 /// How the work is done.
 #[derive(Debug, Clone)]
 pub(crate) enum Means {
@@ -28,6 +22,13 @@ pub(crate) enum Means {
 }
 
 impl Contender {
+    pub(crate) fn describe(&self) -> comparison::Contender {
+        comparison::Contender {
+            name: self.name.clone(),
+            party: self.party,
+        }
+    }
+
     /// All of them, the one that the others are held against being the reference daemon as it is
     /// by default.
     pub(crate) fn all(args: &Args, peer: &std::path::Path) -> Vec<Self> {

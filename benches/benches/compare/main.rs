@@ -7,17 +7,21 @@ mod args;
 mod contenders;
 mod measure;
 mod operations;
-mod report;
+mod output;
 mod rows;
 mod session;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use args::Args;
+use benches::comparison::{Comparison, Mismatch};
+use benches::counters::CounterError;
 use benches::daemon::{DaemonError, PEER_REMEDY};
 use benches::selection::NoRow;
 use clap::Parser;
-use report::Report;
+use contenders::Contender;
+use rows::Row;
 use session::Session;
 
 /// Why the comparison ended.
@@ -25,6 +29,20 @@ use session::Session;
 enum Error {
     #[error("{0}")]
     Daemon(#[from] DaemonError),
+    #[error("cannot count what a daemon does: {0}")]
+    Count(#[from] CounterError),
+    #[error("{}: {source}", path.display())]
+    File {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("{}: {source}", path.display())]
+    Json {
+        path: PathBuf,
+        source: serde_json::Error,
+    },
+    #[error("{}: {source}", path.display())]
+    Join { path: PathBuf, source: Mismatch },
     #[error("the driver, on {row}: {source}")]
     Guest {
         row: &'static str,
@@ -50,40 +68,79 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<(), Error> {
-    let contenders = args.contenders()?;
-    if contenders.is_empty() {
-        // As in `cargo bench` without arguments.
-        eprintln!("compare: skipped: needs a reference daemon: {PEER_REMEDY}");
-        return Ok(());
-    }
-    let rows = args.rows()?;
-    let mut report = Report::new(&contenders);
-    for round in 0..args.rounds as usize {
-        let mut sessions = Vec::new();
-        for contender in &contenders {
-            sessions.push(Session::start(contender, args)?);
+    let found = match args.from.split_first() {
+        Some((first, more)) => output::read(first, more)?,
+        None => {
+            let contenders = args.contenders()?;
+            if contenders.is_empty() {
+                // As in `cargo bench` without arguments.
+                eprintln!("compare: skipped: needs a reference daemon: {PEER_REMEDY}");
+                return Ok(());
+            }
+            compare(&contenders, args)?
         }
-        for (n, row) in rows.iter().enumerate() {
-            let (current, rounds, last) = (round + 1, args.rounds, rows.len());
-            eprintln!(
-                "round {current}/{rounds}, row {}/{last}: {}",
-                n + 1,
-                row.name
-            );
+    };
+    output::write(&found, args)
+}
+
+fn compare(contenders: &[Contender], args: &Args) -> Result<Comparison, Error> {
+    let rows = args.rows()?;
+    let described = contenders.iter().map(Contender::describe).collect();
+    let mut found = Comparison::new(args.conditions(), described);
+    for round in 0..args.rounds as usize {
+        let name = format!("round {}/{}", round + 1, args.rounds);
+        let mut sessions = start(contenders, args)?;
+        each_row(&rows, &name, |n, row| {
             // Who comes later finds the processor warmer.
             for place in 0..sessions.len() {
                 let contender = (round + n + place) % sessions.len();
                 let sample = sessions[contender].measure(row, args)?;
-                report.add(row, contender, sample);
+                let outcome = found.outcome(row.name, row.bytes(), contender);
+                outcome.samples.push(sample);
             }
+            Ok(())
+        })?;
+    }
+    if args.counts {
+        count(contenders, &rows, args, &mut found)?;
+    }
+    Ok(found)
+}
+
+/// Does all once more, to count what the daemons do for it: that takes them longer.
+fn count(
+    contenders: &[Contender],
+    rows: &[Row],
+    args: &Args,
+    found: &mut Comparison,
+) -> Result<(), Error> {
+    for (n, contender) in contenders.iter().enumerate() {
+        let mut session = Session::start(contender, args)?;
+        for missing in session.begin_to_count()? {
+            eprintln!("compare: {}: {missing}", contender.name);
         }
+        each_row(rows, &format!("counting {}", contender.name), |_, row| {
+            let counts = session.count(row, args)?;
+            found.outcome(row.name, row.bytes(), n).counts = counts;
+            Ok(())
+        })?;
     }
-    print!("{}", report.markdown(args));
-    match &args.json {
-        Some(path) => std::fs::write(path, report.json(args)).map_err(|source| Error::Io {
-            doing: "write the JSON file",
-            source,
-        }),
-        None => Ok(()),
+    Ok(())
+}
+
+fn start(contenders: &[Contender], args: &Args) -> Result<Vec<Session>, Error> {
+    let sessions = contenders.iter();
+    sessions.map(|one| Session::start(one, args)).collect()
+}
+
+fn each_row(
+    rows: &[Row],
+    pass: &str,
+    mut work: impl FnMut(usize, &Row) -> Result<(), Error>,
+) -> Result<(), Error> {
+    for (n, row) in rows.iter().enumerate() {
+        eprintln!("{pass}, row {}/{}: {}", n + 1, rows.len(), row.name);
+        work(n, row)?;
     }
+    Ok(())
 }

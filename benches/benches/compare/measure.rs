@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use benches::daemon::Memory;
+use benches::comparison::Sample;
 
 /// Most latencies that are kept of a sample; those beyond are only counted.
 const MAX_LATENCIES: usize = 1 << 21;
@@ -8,24 +8,14 @@ const MAX_LATENCIES: usize = 1 << 21;
 /// What a driver saw of a row.
 #[derive(Debug)]
 pub(crate) struct Recorder {
-    deadline: Instant,
     started: Instant,
+    /// For how long operations are begun.
+    time: Duration,
+    /// When the last was done.
+    ended: Instant,
     ops: u64,
     /// Nanoseconds from an operation's first request to its last reply.
     latencies: Vec<u32>,
-}
-
-/// One measurement of a row with one daemon.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Sample {
-    pub(crate) ops_per_second: f64,
-    /// Microseconds.
-    pub(crate) p50: f64,
-    /// Microseconds.
-    pub(crate) p99: f64,
-    /// Microseconds of processor time that the daemon took for an operation.
-    pub(crate) cpu: f64,
-    pub(crate) memory: Memory,
 }
 
 impl Recorder {
@@ -34,11 +24,17 @@ impl Recorder {
         let latencies = Vec::with_capacity(MAX_LATENCIES);
         let started = Instant::now();
         Self {
-            deadline: started + time,
             started,
+            time,
+            ended: started,
             ops: 0,
             latencies,
         }
+    }
+
+    /// Operations that were done.
+    pub(crate) const fn operations(&self) -> u64 {
+        self.ops
     }
 
     /// Counts an operation that began at `began`, and returns whether time is up.
@@ -50,12 +46,13 @@ impl Recorder {
             self.latencies
                 .push(u32::try_from(nanos).unwrap_or(u32::MAX));
         }
-        now >= self.deadline
+        self.ended = now;
+        now.duration_since(self.started) >= self.time
     }
 
     /// The sample, for a daemon that took `cpu_nanos` meanwhile.
-    pub(crate) fn finish(mut self, cpu_nanos: u64, memory: Memory) -> Sample {
-        let seconds = self.started.elapsed().as_secs_f64();
+    pub(crate) fn finish(mut self, cpu_nanos: u64) -> Sample {
+        let seconds = self.ended.duration_since(self.started).as_secs_f64();
         let ops = self.ops.max(1) as f64;
         self.latencies.sort_unstable();
         let percentile = |percent: usize| {
@@ -65,21 +62,9 @@ impl Recorder {
         };
         Sample {
             ops_per_second: ops / seconds,
-            p50: percentile(50),
-            p99: percentile(99),
-            cpu: cpu_nanos as f64 / 1e3 / ops,
-            memory,
+            p50_us: percentile(50),
+            p99_us: percentile(99),
+            cpu_us: cpu_nanos as f64 / 1e3 / ops,
         }
-    }
-}
-
-/// The median of `values`, not a number where there are none.
-pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    match values.len() {
-        0 => f64::NAN,
-        n if n % 2 == 1 => values[n / 2],
-        n => f64::midpoint(values[n / 2 - 1], values[n / 2]),
     }
 }

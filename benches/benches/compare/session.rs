@@ -3,18 +3,21 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use benches::comparison::{Counts, Sample};
+use benches::counters::Counters;
 use benches::daemon::Daemon;
+use benches::memory::Watch;
 use fuse_wire::abi::{GetattrIn, ReadIn, WriteIn};
 use fuse_wire::{Errno, Handle, LookupName, NodeId, Operation};
 use tempfile::TempDir;
 use virtio_fs_guest::{
-    Connection, Error as GuestError, Mount, MountOptions, Payload, Queue, Token,
+    Connection, Error as GuestError, Mount, MountOptions, Notifications, Payload, Queue, Token,
 };
 
 use crate::Error;
 use crate::args::Args;
 use crate::contenders::{Contender, Means};
-use crate::measure::{Recorder, Sample};
+use crate::measure::Recorder;
 use crate::operations::{RDWR, XATTR};
 use crate::rows::{ENTRIES, Kind, Row};
 
@@ -28,6 +31,7 @@ pub(crate) struct Session {
     // In the order in which they end.
     mount: Mount,
     files: Files,
+    counters: Option<Counters>,
     daemon: Daemon,
     _dir: TempDir,
 }
@@ -80,6 +84,7 @@ impl Session {
         Ok(Self {
             mount,
             files,
+            counters: None,
             daemon,
             _dir: dir,
         })
@@ -87,18 +92,74 @@ impl Session {
 
     /// Measures a row; `None` where the daemon does not do its operation.
     pub(crate) fn measure(&mut self, row: &Row, args: &Args) -> Result<Option<Sample>, Error> {
+        if !self.warm_up(row, args)? {
+            return Ok(None);
+        }
+        let before = self.daemon.cpu_nanos()?;
+        let recorder = self.drive(row, args.time())?;
+        let cpu = self.daemon.cpu_nanos()? - before;
+        Ok(Some(recorder.finish(cpu)))
+    }
+
+    /// Has what the daemon does counted from now on; it takes longer for it. Returns what cannot
+    /// be counted, and why.
+    pub(crate) fn begin_to_count(&mut self) -> Result<Vec<String>, Error> {
+        let counters = Counters::attach(self.daemon.id())?;
+        let missing = counters.missing();
+        let missing = missing.map(|(what, why)| format!("no {what}: {why}"));
+        let missing = missing.collect();
+        self.counters = Some(counters);
+        Ok(missing)
+    }
+
+    /// Does what [`measure`](Self::measure) does, and counts instead; `None` also where it was not
+    /// [begun](Self::begin_to_count).
+    pub(crate) fn count(&mut self, row: &Row, args: &Args) -> Result<Option<Counts>, Error> {
+        if !self.warm_up(row, args)? {
+            return Ok(None);
+        }
+        let Some(mut counters) = self.counters.take() else {
+            return Ok(None);
+        };
+        counters.follow_new_threads()?;
+        let memory = Watch::begin(&self.daemon);
+        let notified = self.notifications();
+        let before = counters.read()?;
+        let operations = self.drive(row, args.time())?.operations() as f64;
+        let came = counters.read()?.since(before);
+        let notifications = self.notifications();
+        self.counters = Some(counters);
+        let each = |count: u64| count as f64 / operations;
+        Ok(Some(Counts {
+            syscalls: came.syscalls.map(each),
+            allocations: came.allocations.map(each),
+            kicks: each(notifications.kicks - notified.kicks),
+            calls: each(notifications.calls - notified.calls),
+            private_kib: memory.end()?,
+        }))
+    }
+
+    /// Of all queues.
+    fn notifications(&mut self) -> Notifications {
+        let queues = self.mount.connection().request_queues().iter();
+        queues.fold(Notifications::default(), |sum, queue| {
+            let Notifications { kicks, calls } = queue.notifications();
+            Notifications {
+                kicks: sum.kicks + kicks,
+                calls: sum.calls + calls,
+            }
+        })
+    }
+
+    /// Whether the daemon does the row's operation.
+    fn warm_up(&mut self, row: &Row, args: &Args) -> Result<bool, Error> {
         match self.drive(row, args.time() / WARM_UP) {
             Err(Error::Guest {
                 source: GuestError::Errno(Errno::ENOSYS),
                 ..
-            }) => return Ok(None),
-            warmed_up => warmed_up?,
-        };
-        self.daemon.reset_peak()?;
-        let before = self.daemon.cpu_nanos()?;
-        let recorder = self.drive(row, args.time())?;
-        let cpu = self.daemon.cpu_nanos()? - before;
-        Ok(Some(recorder.finish(cpu, self.daemon.memory()?)))
+            }) => Ok(false),
+            warmed_up => warmed_up.map(|_| true),
+        }
     }
 
     fn drive(&mut self, row: &Row, time: Duration) -> Result<Recorder, Error> {
