@@ -6,8 +6,8 @@ use fuse_fs::{Name, NodeId};
 
 use crate::lookup::Guess;
 
-/// Names that fit in each table, the first one first: 2, 16 and 64 KiB. Powers of two.
-const SLOTS: [usize; 3] = [1 << 9, 1 << 12, 1 << 14];
+/// Names that fit in each table, the first one first: 4, 16 and 64 KiB. Powers of two.
+const SLOTS: [usize; 3] = [1 << 10, 1 << 12, 1 << 14];
 /// A table gives way to the next one when one in so many of its slots was used: beyond that, ever
 /// more names share a slot.
 const ROOM: usize = 4;
