@@ -43,8 +43,8 @@ pub trait Serve: Send + Sync {
     /// * `sink`: the room for the reply **behind** its header; the header has no place in it.
     ///   `None` where there is not even room for the header.
     /// * `reply`: buffer for the reply, or for the part of it that is not payload. It need not be
-    ///   larger than [`REPLY_BUFFER`], nor than the room that the guest has, nor than 1024 bytes for
-    ///   a READ, whose data goes to the sink.
+    ///   larger than [`REPLY_BUFFER`]; what the guest has no room for is never
+    ///   put there.
     fn serve(
         &self,
         message: &[u8],

@@ -40,6 +40,9 @@ pub enum StartError {
     /// An area is not in guest memory.
     #[error(transparent)]
     Ring(#[from] RingError),
+    /// The system refuses the memory that a queue needs (mmap(2)).
+    #[error("there is no memory for a queue: {0}")]
+    NoMemory(std::io::ErrorKind),
 }
 
 /// The driver broke the ring: it is served no more until it is set up anew.

@@ -83,7 +83,7 @@ impl<AS: GuestSpace> Offloaded<AS> {
         Ok(())
     }
 
-    fn serve<R: GuestMemoryRegion>(&self, chain: &Chain<'_, R>, reply: &mut Vec<u8>) -> u32 {
+    fn serve<R: GuestMemoryRegion>(&self, chain: &Chain<'_, R>, reply: &mut [u8]) -> u32 {
         let server = self.shared.server();
         match server.serve(chain, &self.message, reply, Blocking::Allowed) {
             Served::Done(len) => len,
@@ -94,7 +94,7 @@ impl<AS: GuestSpace> Offloaded<AS> {
 }
 
 impl<AS: GuestSpace> Job for Offloaded<AS> {
-    fn run(self: Box<Self>, reply: &mut Vec<u8>) {
+    fn run(self: Box<Self>, reply: &mut [u8]) {
         if let Err(error) = self.complete(|chain| self.serve(chain, reply)) {
             self.shared.break_ring(&error);
         }

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
+use crate::sys::ReplyBuffer;
+
 /// Most threads that wait for locks, unless told otherwise: as many as a large queue has requests.
 const MAX_WAITING: usize = 1024;
 /// Bytes of stack for each: there is no deep recursion behind a lock.
@@ -11,8 +13,8 @@ const WAITING_STACK: usize = 256 * 1024;
 
 /// Work that may wait.
 pub(crate) trait Job: Send {
-    /// Does it, with a buffer for replies, which grows as needed.
-    fn run(self: Box<Self>, reply: &mut Vec<u8>);
+    /// Does it, with a buffer for a reply.
+    fn run(self: Box<Self>, reply: &mut [u8]);
 }
 
 /// Threads for requests that have to wait, so that these hold up no queue.
@@ -106,16 +108,18 @@ impl Pool {
         // A thread that cannot be started takes what it was to do with it.
         let handed_over = Arc::new(Mutex::new(Some(job)));
         let taken = Arc::clone(&handed_over);
-        let started = thread::Builder::new()
-            .name("virtio-fs-wait".to_owned())
-            .stack_size(WAITING_STACK)
-            .spawn(move || {
-                let _place = place;
-                if let Some(job) = take(&taken) {
-                    Box::new(job).run(&mut Vec::new());
-                }
-            });
-        match started {
+        let start = |mut reply: ReplyBuffer| {
+            thread::Builder::new()
+                .name("virtio-fs-wait".to_owned())
+                .stack_size(WAITING_STACK)
+                .spawn(move || {
+                    let _place = place;
+                    if let Some(job) = take(&taken) {
+                        Box::new(job).run(&mut reply);
+                    }
+                })
+        };
+        match ReplyBuffer::new().and_then(start) {
             Ok(_detached) => Ok(()),
             Err(error) => {
                 tracing::warn!(%error, "cannot start a thread for a request that waits for a lock");
@@ -126,9 +130,10 @@ impl Pool {
 
     fn start_thread(&self) -> std::io::Result<JoinHandle<()>> {
         let shared = Arc::clone(&self.shared);
+        let reply = ReplyBuffer::new()?;
         thread::Builder::new()
             .name("virtio-fs-pool".to_owned())
-            .spawn(move || shared.work())
+            .spawn(move || shared.work(reply))
     }
 }
 
@@ -155,8 +160,7 @@ impl Drop for Pool {
 
 impl Shared {
     /// What a thread of the pool does.
-    fn work(&self) {
-        let mut reply = Vec::new();
+    fn work(&self, mut reply: ReplyBuffer) {
         while let Some(job) = self.next_job() {
             job.run(&mut reply);
         }
@@ -214,7 +218,8 @@ mod tests {
     struct Meet(Arc<Barrier>, Arc<AtomicUsize>);
 
     impl Job for Meet {
-        fn run(self: Box<Self>, _reply: &mut Vec<u8>) {
+        fn run(self: Box<Self>, reply: &mut [u8]) {
+            assert_eq!(reply.len(), fuse_fs::REPLY_BUFFER);
             self.0.wait();
             self.1.fetch_add(1, Ordering::SeqCst);
         }

@@ -15,6 +15,7 @@ use crate::poll::{Polled, Poller};
 use crate::request::{Served, Server, copy_message};
 use crate::ring::{self, Ring, UsedElement};
 use crate::storage::Storage;
+use crate::sys::ReplyBuffer;
 use crate::used::{Batch, UsedEnd};
 use crate::{GuestSpace, Position, QueueConfig, Resources, RingError, StartError};
 
@@ -46,7 +47,7 @@ pub(crate) struct Shared<AS> {
 struct AvailEnd {
     next_avail: u16,
     message: Vec<u8>,
-    reply: Vec<u8>,
+    reply: ReplyBuffer,
     segments: Storage,
     poller: Poller,
     /// A request was left to the pool since the last opportunity to poll.
@@ -88,7 +89,7 @@ impl<AS: GuestSpace> Queue<AS> {
             avail: Mutex::new(AvailEnd {
                 next_avail,
                 message: Vec::new(),
-                reply: Vec::new(),
+                reply: ReplyBuffer::new().map_err(|error| StartError::NoMemory(error.kind()))?,
                 segments: Storage::default(),
                 poller: Poller::default(),
                 offloaded: false,
@@ -305,7 +306,7 @@ impl<AS: GuestSpace, M: GuestMemoryBackend> Round<'_, '_, AS, M> {
     }
 
     /// Has the request served where it may wait.
-    fn offload(&mut self, head: u16, message: &[u8], reply: &mut Vec<u8>) -> Result<(), RingError> {
+    fn offload(&mut self, head: u16, message: &[u8], reply: &mut [u8]) -> Result<(), RingError> {
         let request = self.set_aside(head, message)?;
         if let Err(request) = self.shared.resources.pool.submit(Box::new(request)) {
             request.run(reply);

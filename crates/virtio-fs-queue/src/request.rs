@@ -2,9 +2,9 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use fuse_fs::{Blocking, Outcome, PayloadSink, REPLY_BUFFER, Serve};
+use fuse_fs::{Blocking, Outcome, PayloadSink, Serve};
 use fuse_wire::abi::{InHeader, OutHeader};
-use fuse_wire::{Errno, MAX_ARGUMENTS, Opcode, argument_len_before_payload};
+use fuse_wire::{Errno, MAX_ARGUMENTS, argument_len_before_payload};
 use vm_memory::GuestMemoryRegion;
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -15,8 +15,6 @@ use crate::segment::Cursor;
 
 const IN_HEADER_LEN: usize = size_of::<InHeader>();
 const OUT_HEADER_LEN: usize = size_of::<OutHeader>();
-/// Bytes that the buffer for replies has at least: all that have no data fit.
-const LEAST_REPLY: usize = 1024;
 
 /// What became of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,25 +61,14 @@ fn append<R: GuestMemoryRegion>(
     message.truncate(start.saturating_add(read));
 }
 
-/// Makes `reply` as large as the reply to `message` may become, where the guest has `room` for that.
-fn make_room(reply: &mut Vec<u8>, message: &[u8], room: usize) {
-    let header = InHeader::read_from_prefix(message);
-    let to_sink = header.is_ok_and(|(header, _)| header.opcode == Opcode::Read as u32);
-    let buffered = if to_sink { 0 } else { room };
-    let needed = buffered.clamp(LEAST_REPLY, REPLY_BUFFER);
-    if reply.len() < needed {
-        reply.resize(needed, 0);
-    }
-}
-
 impl Server<'_> {
     /// Serves the request in `chain` whose header and arguments are in `message`; `reply` is a
-    /// buffer for replies, which grows as needed.
+    /// buffer for the reply.
     pub(crate) fn serve<R: GuestMemoryRegion>(
         &self,
         chain: &Chain<'_, R>,
         message: &[u8],
-        reply: &mut Vec<u8>,
+        reply: &mut [u8],
         blocking: Blocking,
     ) -> Served {
         let mut readable = chain.readable();
@@ -89,7 +76,6 @@ impl Server<'_> {
         let mut source = GuestSource::new(readable);
         let mut body = chain.writable();
         let has_room = body.remaining() >= OUT_HEADER_LEN;
-        make_room(reply, message, body.remaining());
         body.advance(OUT_HEADER_LEN);
         let mut sink = GuestSink::new(body);
 
@@ -142,33 +128,4 @@ fn write_reply<R: GuestMemoryRegion>(
     let head = head.unwrap_or_default();
     let written = chain.writable().write(head);
     u32::try_from(written.saturating_add(payload)).unwrap_or(u32::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_buffer_for_replies_is_no_larger_than_needed() {
-        let request = |opcode: Opcode| {
-            let header = InHeader {
-                opcode: opcode as u32,
-                ..InHeader::default()
-            };
-            header.as_bytes().to_vec()
-        };
-        let (read, list) = (request(Opcode::Read), request(Opcode::ReadDir));
-        let mut reply = Vec::new();
-        for (message, room, len) in [
-            (&read, 16 + (1 << 20), LEAST_REPLY),
-            (&list, 16, LEAST_REPLY),
-            (&list, 16 + 4096, 16 + 4096),
-            (&read, 0, 16 + 4096),
-            (&list, usize::MAX, REPLY_BUFFER),
-            (&vec![], 1 << 20, REPLY_BUFFER),
-        ] {
-            make_room(&mut reply, message, room);
-            assert_eq!(reply.len(), len, "{room}");
-        }
-    }
 }

@@ -1,9 +1,13 @@
-//! System calls on guest memory.
+//! System calls on guest memory, and for memory.
 
 #![allow(
     unsafe_code,
     reason = "the payload goes between file and guest memory without a copy"
 )]
+
+mod reply_buffer;
+
+pub(crate) use reply_buffer::ReplyBuffer;
 
 use std::cell::Cell;
 use std::io;
