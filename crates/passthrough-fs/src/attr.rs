@@ -15,7 +15,6 @@ use crate::handle_table::OpenFile;
 use crate::inode_table::{Birth, Identity, Kind};
 use crate::namespace::permissions;
 use crate::pin::Pinned;
-use crate::proc::FdName;
 use crate::{IdMap, PassthroughFs};
 
 /// What is asked of statx(2), always.
@@ -50,13 +49,15 @@ impl PassthroughFs {
         // What can be told to fail, or to have to wait, is so before anything has changed.
         let (uid, gid) = self.new_owner(args)?;
         let times = new_times(args)?;
-        let own_name = FdName::new(&inode)?;
-        let path = own_name.as_c_str();
         let mode = args.valid.contains(SetattrValid::MODE);
         if mode && inode.kind == Kind::Symlink {
             return Err(Errno::EOPNOTSUPP.into());
         }
         let resized = match args.valid.contains(SetattrValid::SIZE) {
+            true if empties_only(args) => {
+                self.empty(cx, &inode, args)?;
+                None
+            }
             true => Some(self.to_resize(cx, node, &inode, args)?),
             false => None,
         };
@@ -72,16 +73,15 @@ impl PassthroughFs {
             if mode.contains(Mode::SGID) {
                 SuidSgid::Kept.apply()?;
             }
-            rustix::fs::chmodat(self.proc.dir(), path, mode, AtFlags::empty())?;
+            self.chmod(&inode, mode)?;
         }
         if let Some(file) = resized {
             self.drop_capabilities(&file)?;
-            let kill = args.valid.contains(SetattrValid::KILL_SUIDGID);
-            SuidSgid::cleared_if(kill).apply()?;
+            clear_suid_sgid(args)?;
             rustix::fs::ftruncate(&file, args.size)?;
         }
         if let Some(times) = times {
-            rustix::fs::utimensat(self.proc.dir(), path, &times, AtFlags::empty())?;
+            self.set_times(&inode, &times)?;
         }
         // No system call sets the change time; what was changed has just set it to now.
         self.attributes(&inode)
@@ -109,6 +109,17 @@ impl PassthroughFs {
             attr: self.attr(&stat_fd(inode)?),
             valid: self.timeout,
         })
+    }
+
+    /// Truncates a file to nothing, which opening it does.
+    fn empty(&self, cx: &Context<'_>, inode: &Pinned, args: &SetattrIn) -> Result<()> {
+        if inode.kind != Kind::Regular {
+            return Err(Errno::EINVAL.into());
+        }
+        self.drop_capabilities_of(inode)?;
+        clear_suid_sgid(args)?;
+        let flags = OFlags::WRONLY | OFlags::TRUNC;
+        self.reopen_file(cx, inode, flags).map(drop)
     }
 
     /// The file whose size is to change, open for writing.
@@ -208,6 +219,19 @@ impl AsFd for ToResize {
             Self::Opened(fd) => fd.as_fd(),
         }
     }
+}
+
+/// Whether a file is to be truncated to nothing, not by a handle, and what is set besides does not
+/// have to be set before.
+fn empties_only(args: &SetattrIn) -> bool {
+    let before = SetattrValid::FH | SetattrValid::MODE | SetattrValid::UID | SetattrValid::GID;
+    args.size == 0 && !args.valid.intersects(before)
+}
+
+/// Has the host clear SUID and SGID of the file whose size is to change, if the guest says so.
+fn clear_suid_sgid(args: &SetattrIn) -> Result<()> {
+    let kill = args.valid.contains(SetattrValid::KILL_SUIDGID);
+    SuidSgid::cleared_if(kill).apply()
 }
 
 fn new_times(args: &SetattrIn) -> Result<Option<Timestamps>> {

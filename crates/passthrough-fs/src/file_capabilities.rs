@@ -29,9 +29,8 @@ impl PassthroughFs {
         let Some(name) = self.renamed_capability.as_deref() else {
             return Ok(());
         };
-        drop_them(rustix::fs::fgetxattr_query(&file, name), || {
-            rustix::fs::fremovexattr(&file, name)
-        })
+        let looked = rustix::fs::fgetxattr_query(&file, name);
+        Ok(drop_them(looked, || rustix::fs::fremovexattr(&file, name))?)
     }
 
     /// Takes away the capabilities of `inode`, which is about to get another owner.
@@ -43,10 +42,8 @@ impl PassthroughFs {
             return Ok(());
         }
         self.with_path(inode, |path| {
-            Ok(drop_them(rustix::fs::getxattr_query(path, name), || {
-                rustix::fs::removexattr(path, name)
-            }))
-        })?
+            drop_them(path.get(name, &mut []), || path.remove(name))
+        })
     }
 }
 
@@ -54,13 +51,13 @@ impl PassthroughFs {
 fn drop_them(
     looked: rustix::io::Result<usize>,
     remove: impl FnOnce() -> rustix::io::Result<()>,
-) -> Result<()> {
+) -> rustix::io::Result<()> {
     const NONE: [SysErrno; 2] = [SysErrno::NODATA, SysErrno::OPNOTSUPP];
     match looked {
         Err(errno) if NONE.contains(&errno) => Ok(()),
         // Who may not look may yet be allowed to remove.
         _ => match remove() {
-            Err(errno) if !NONE.contains(&errno) => Err(errno.into()),
+            Err(errno) if !NONE.contains(&errno) => Err(errno),
             _ => Ok(()),
         },
     }

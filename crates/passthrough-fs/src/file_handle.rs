@@ -53,9 +53,9 @@ impl FileHandle {
         Self::new(raw)
     }
 
-    /// Opens the file with O_PATH on the mount that `mount` is on. EPERM without
-    /// CAP_DAC_READ_SEARCH, ESTALE where the file is gone.
-    pub(crate) fn open(&self, mount: impl AsFd) -> Result<OwnedFd> {
+    /// Opens the file on the mount that `mount` is on. EPERM without CAP_DAC_READ_SEARCH, ESTALE
+    /// where the file is gone.
+    pub(crate) fn open(&self, mount: impl AsFd, flags: OFlags) -> Result<OwnedFd> {
         let mut raw = RawHandle {
             len: u32::try_from(self.bytes.len()).map_err(|_| Errno::STALE)?,
             kind: self.kind,
@@ -63,7 +63,7 @@ impl FileHandle {
         };
         let bytes = raw.bytes.get_mut(..self.bytes.len());
         bytes.ok_or(Errno::STALE)?.copy_from_slice(&self.bytes);
-        open_by_handle_at(mount.as_fd(), &raw, OFlags::PATH | OFlags::CLOEXEC)
+        open_by_handle_at(mount.as_fd(), &raw, flags | OFlags::CLOEXEC)
     }
 
     fn new(raw: RawHandle) -> Result<Self> {
@@ -110,7 +110,7 @@ mod tests {
         std::fs::write(&path, "").unwrap();
         let dir_fd = std::fs::File::open(dir.path()).unwrap();
         let handle = FileHandle::of_name(&dir_fd, c"file").unwrap();
-        match handle.open(&dir_fd) {
+        match handle.open(&dir_fd, OFlags::PATH) {
             Ok(fd) => assert_eq!(FileHandle::of(fd).unwrap(), handle),
             Err(errno) => {
                 assert_eq!(errno, Errno::PERM);
@@ -119,6 +119,9 @@ mod tests {
             }
         }
         std::fs::remove_file(&path).unwrap();
-        assert_eq!(handle.open(&dir_fd).unwrap_err(), Errno::STALE);
+        assert_eq!(
+            handle.open(&dir_fd, OFlags::PATH).unwrap_err(),
+            Errno::STALE
+        );
     }
 }

@@ -1,5 +1,5 @@
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use fuse_fs::NodeId;
@@ -51,8 +51,11 @@ pub(crate) struct Inode {
     pub(crate) pin: Pin,
     /// Kept where it may have to be opened again by name.
     pub(crate) places: Places,
-    /// Known once the descriptor was to be closed, if the filesystem has such handles.
+    /// Known once the descriptor was to be closed, or the inode was opened for I/O more than once,
+    /// if the filesystem has such handles.
     pub(crate) handle: OnceLock<FileHandle>,
+    /// It was opened for I/O.
+    pub(crate) was_opened: AtomicBool,
     /// If the filesystem has birth times.
     pub(crate) birth: Option<Birth>,
     lookups: AtomicU64,
@@ -87,6 +90,7 @@ impl Inode {
             pin,
             places: Places::default(),
             handle: OnceLock::new(),
+            was_opened: AtomicBool::new(false),
             birth: birth(stat),
             lookups: AtomicU64::new(1),
             arrival,

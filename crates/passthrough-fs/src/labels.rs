@@ -29,9 +29,7 @@ impl PassthroughFs {
         let inode = self.inode(cx, node)?;
         label(self, cx, |name, value| {
             let flags = XattrFlags::empty();
-            self.with_path(&inode, |path| {
-                rustix::fs::setxattr(path, name, value, flags)
-            })
+            self.with_path(&inode, |path| path.set(name, value, flags))
         })
     }
 }

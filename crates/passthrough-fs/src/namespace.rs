@@ -12,7 +12,6 @@ use crate::inode_table::Kind;
 use crate::lookup::Guess;
 use crate::open_inodes::KeptOpen;
 use crate::pin::Pinned;
-use crate::proc::FdName;
 use crate::undo::undo_unseen;
 
 /// Permission bits, SUID, SGID and the sticky bit of a mode.
@@ -128,14 +127,7 @@ impl PassthroughFs {
     ) -> Result<Entry> {
         let inode = self.inode(cx, node)?;
         let dir = self.directory_inode(cx, parent)?;
-        let own_name = FdName::new(&inode)?;
-        rustix::fs::linkat(
-            self.proc.dir(),
-            own_name.as_c_str(),
-            &dir,
-            name.as_c_str(),
-            AtFlags::SYMLINK_FOLLOW,
-        )?;
+        self.link_as(&inode, &dir, name.as_c_str())?;
         let stat = stat_fd(&inode)?;
         if !self.inodes.claim(node, &inode) {
             return Err(Errno::ESTALE.into());

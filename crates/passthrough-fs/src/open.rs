@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use fuse_fs::abi::{CreateIn, OpenIn, ReleaseIn};
 use fuse_fs::flags::OpenInFlags;
 use fuse_fs::{Context, Entry, Errno, Error, Handle, Name, NodeId, Opened, Result};
-use rustix::fs::{OFlags, Statx};
+use rustix::fs::{Mode, OFlags, Statx};
 use rustix::io::Errno as SysErrno;
 
 use crate::PassthroughFs;
@@ -30,11 +30,10 @@ impl PassthroughFs {
 
     pub(crate) fn do_opendir(&self, cx: &Context<'_>, node: NodeId) -> Result<Opened> {
         let inode = self.directory_inode(cx, node)?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         let (permit, kept_open) = self.handle_room(&inode)?;
         let directory = OpenDirectory {
             node,
-            fd: self.open_again(&inode, flags)?,
+            fd: self.open_directory_again(&inode, OFlags::RDONLY)?,
             volume: Arc::clone(&inode.volume),
             stream: Mutex::new(Stream::new(&self.kept_entries)),
             _permit: permit,
@@ -150,12 +149,36 @@ impl PassthroughFs {
             Kind::Special => return Err(Errno::ENXIO.into()),
         }
         if cx.may_block() {
-            return self.open_again(inode, flags);
+            return self.open_known(inode, flags);
         }
         // Does not wait until a lease on the file is given up (fcntl(2)).
-        match self.open_again(inode, flags | OFlags::NONBLOCK) {
+        match self.open_known(inode, flags | OFlags::NONBLOCK) {
             Err(Error::Errno(Errno::EAGAIN)) => Err(Error::WouldBlock),
             result => result,
+        }
+    }
+
+    /// Opens an inode anew. One that was opened before is likely to be opened once more, and is by
+    /// its file handle from then on, which takes less than `/proc/self/fd`. As the inode has a
+    /// descriptor, no other has that handle.
+    fn open_known(&self, inode: &Pinned, flags: OFlags) -> Result<OwnedFd> {
+        if let Some((handle, mount)) = inode.handle_to_open(inode)
+            && let Ok(fd) = self.with_descriptor(|| handle.open(mount, flags))
+        {
+            return Ok(fd);
+        }
+        // What cannot be opened by its handle, or not at all: this tells why.
+        self.open_again(inode, flags)
+    }
+
+    /// Opens a directory anew.
+    pub(crate) fn open_directory_again(&self, inode: &Pinned, flags: OFlags) -> Result<OwnedFd> {
+        let flags = flags | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let open = || rustix::fs::openat(inode, c".", flags, Mode::empty());
+        match self.with_descriptor(open) {
+            // For want of permission to search it, which the other way does not take.
+            Err(SysErrno::ACCESS) => self.open_again(inode, flags),
+            opened => Ok(opened?),
         }
     }
 

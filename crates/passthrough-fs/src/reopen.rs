@@ -7,10 +7,11 @@
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Once};
 
 use fuse_fs::{Blocking, Errno, Error, Result};
-use rustix::fs::{AtFlags, Statx, StatxFlags};
+use rustix::fs::{AtFlags, OFlags, Statx, StatxFlags};
 use rustix::io::Errno as SysErrno;
 
 use crate::PassthroughFs;
@@ -19,7 +20,7 @@ use crate::file_handle::FileHandle;
 use crate::inode_table::Inode;
 use crate::pin::{Descriptor, Pinned};
 use crate::place::MAX_DEPTH;
-use crate::volume::Reopening;
+use crate::volume::{Reopening, Storage};
 
 /// How often an inode is looked for anew because the guest renamed something meanwhile.
 const MAX_ATTEMPTS: usize = 16;
@@ -68,7 +69,7 @@ impl PassthroughFs {
             return Err(Error::WouldBlock);
         }
         let handle = inode.handle.get().ok_or(Errno::ESTALE)?;
-        self.with_descriptor(|| handle.open(mount))
+        self.with_descriptor(|| handle.open(mount, OFlags::PATH))
             .map_err(|errno| match errno {
                 SysErrno::PERM => {
                     static SAID: Once = Once::new();
@@ -200,6 +201,26 @@ impl Inode {
             }
             Reopening::Never => false,
         }
+    }
+
+    /// Its file handle, and where to open it, if it was asked for this before: to learn the handle
+    /// takes a system call, which pays off with what is opened often. `fd` is a descriptor of it.
+    pub(crate) fn handle_to_open(&self, fd: impl AsFd) -> Option<(&FileHandle, &OwnedFd)> {
+        let Reopening::ByHandle(mount) = &self.volume.reopening else {
+            return None;
+        };
+        // Another machine would be asked what the handle stands for.
+        if self.volume.storage == Storage::Remote {
+            return None;
+        }
+        if self.handle.get().is_none() {
+            if !self.was_opened.load(Ordering::Relaxed) {
+                self.was_opened.store(true, Ordering::Relaxed);
+                return None;
+            }
+            self.learn_handle(fd);
+        }
+        Some((self.handle.get()?, mount))
     }
 
     fn learn_handle(&self, fd: impl AsFd) -> bool {

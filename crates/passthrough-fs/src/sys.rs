@@ -1,9 +1,9 @@
 //! The system calls that have no safe wrapper.
 
 use std::ffi::CStr;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 
-use rustix::fs::{AtFlags, OFlags};
+use rustix::fs::{AtFlags, OFlags, XattrFlags};
 use rustix::io::{Errno, Result};
 use rustix::ioctl::{Opcode, opcode};
 use rustix::thread::UnshareFlags;
@@ -21,7 +21,7 @@ pub(crate) fn getdents64(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize>
             buffer.len(),
         )
     };
-    usize::try_from(len).map_err(|_| last_errno())
+    length(len)
 }
 
 /// Closes `fd` and tells what close(2) says, which is how some network filesystems report that
@@ -158,6 +158,134 @@ pub(crate) fn open_by_handle_at(
     }
     // SAFETY: the descriptor was just opened, so that nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Sets the mode of what `path` names in `dir`, or of `dir` itself (fchmodat2(2)).
+pub(crate) fn fchmodat2(dir: impl AsFd, path: &CStr, mode: u32, flags: AtFlags) -> Result<()> {
+    // SAFETY: `path` ends with a NUL and outlives the call, which writes to no memory.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_fchmodat2,
+            dir.as_fd().as_raw_fd(),
+            path.as_ptr(),
+            mode,
+            flags.bits(),
+        )
+    };
+    length(result).map(drop)
+}
+
+/// Calls of Linux 6.13. Those that are this young have their numbers in the same order on all
+/// architectures, 463 to 466 on most, of which libc does not know them yet.
+const SYS_SETXATTRAT: libc::c_long = libc::SYS_fchmodat2 + 11;
+const SYS_GETXATTRAT: libc::c_long = libc::SYS_fchmodat2 + 12;
+const SYS_LISTXATTRAT: libc::c_long = libc::SYS_fchmodat2 + 13;
+const SYS_REMOVEXATTRAT: libc::c_long = libc::SYS_fchmodat2 + 14;
+
+/// `struct xattr_args` (`linux/xattr.h`).
+#[repr(C, align(8))]
+struct XattrArgs {
+    value: u64,
+    size: u32,
+    flags: u32,
+}
+
+/// An extended attribute of what `path` names in `dir` (getxattrat(2)): as getxattr(2).
+pub(crate) fn getxattrat(
+    dir: impl AsFd,
+    path: &CStr,
+    flags: AtFlags,
+    name: &CStr,
+    value: &mut [u8],
+) -> Result<usize> {
+    let args = XattrArgs {
+        value: value.as_mut_ptr() as u64,
+        size: u32::try_from(value.len()).unwrap_or(u32::MAX),
+        flags: 0,
+    };
+    // SAFETY: `path` and `name` end with a NUL, `args` is as large as is said, and `args.value`
+    // has room for `args.size` bytes, which the kernel writes at most; any bytes are valid for it.
+    // All of them outlive the call.
+    let result = unsafe {
+        libc::syscall(
+            SYS_GETXATTRAT,
+            dir.as_fd().as_raw_fd(),
+            path.as_ptr(),
+            flags.bits(),
+            name.as_ptr(),
+            &raw const args,
+            size_of::<XattrArgs>(),
+        )
+    };
+    length(result)
+}
+
+/// Sets an extended attribute of what `path` names in `dir` (setxattrat(2)): as setxattr(2).
+pub(crate) fn setxattrat(
+    dir: impl AsFd,
+    path: &CStr,
+    name: &CStr,
+    value: &[u8],
+    flags: XattrFlags,
+) -> Result<()> {
+    let args = XattrArgs {
+        value: value.as_ptr() as u64,
+        size: u32::try_from(value.len()).map_err(|_| Errno::TOOBIG)?,
+        flags: flags.bits(),
+    };
+    // SAFETY: `path` and `name` end with a NUL, `args` is as large as is said, and `args.value`
+    // has `args.size` bytes, which the kernel reads. All of them outlive the call, which writes to
+    // no memory.
+    let result = unsafe {
+        libc::syscall(
+            SYS_SETXATTRAT,
+            dir.as_fd().as_raw_fd(),
+            path.as_ptr(),
+            AtFlags::empty().bits(),
+            name.as_ptr(),
+            &raw const args,
+            size_of::<XattrArgs>(),
+        )
+    };
+    length(result).map(drop)
+}
+
+/// The names of the extended attributes of what `path` names in `dir` (listxattrat(2)): as
+/// listxattr(2).
+pub(crate) fn listxattrat(dir: impl AsFd, path: &CStr, list: &mut [u8]) -> Result<usize> {
+    // SAFETY: `path` ends with a NUL. The kernel writes at most `list.len()` bytes to `list`, for
+    // which any bytes are valid. Both outlive the call.
+    let result = unsafe {
+        libc::syscall(
+            SYS_LISTXATTRAT,
+            dir.as_fd().as_raw_fd(),
+            path.as_ptr(),
+            AtFlags::empty().bits(),
+            list.as_mut_ptr(),
+            list.len(),
+        )
+    };
+    length(result)
+}
+
+/// Removes an extended attribute of what `path` names in `dir` (removexattrat(2)).
+pub(crate) fn removexattrat(dir: impl AsFd, path: &CStr, name: &CStr) -> Result<()> {
+    // SAFETY: `path` and `name` end with a NUL and outlive the call, which writes to no memory.
+    let result = unsafe {
+        libc::syscall(
+            SYS_REMOVEXATTRAT,
+            dir.as_fd().as_raw_fd(),
+            path.as_ptr(),
+            AtFlags::empty().bits(),
+            name.as_ptr(),
+        )
+    };
+    length(result).map(drop)
+}
+
+/// What a call returns that tells a length, or that it failed.
+fn length(result: libc::c_long) -> Result<usize> {
+    usize::try_from(result).map_err(|_| last_errno())
 }
 
 fn last_errno() -> Errno {

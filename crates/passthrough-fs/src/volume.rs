@@ -86,6 +86,11 @@ impl Learned {
         Self(AtomicBool::new(true))
     }
 
+    /// Believed in, or not, by what was found out.
+    pub(crate) fn probed(works: bool) -> Self {
+        Self(AtomicBool::new(works))
+    }
+
     pub(crate) fn holds(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
@@ -138,7 +143,7 @@ impl Volumes {
         if self.file_handles != InodeFileHandles::Never
             && let Ok(handle) = FileHandle::to_open(&fd)
             && let Some(mount) = open_for_handles(&fd, kind(stat), proc)
-            && handle.open(&mount).is_ok()
+            && handle.open(&mount, OFlags::PATH).is_ok()
         {
             return Reopening::ByHandle(mount);
         }

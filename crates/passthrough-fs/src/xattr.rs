@@ -1,24 +1,16 @@
 //! Extended attributes, of inodes of any kind.
-//!
-//! The system calls take a path or a descriptor that is open for I/O, and a FIFO or a device node
-//! must not be opened for that. So the calling thread, which has a working directory of its own,
-//! goes to `/proc/self/fd`, where the inode has a path of one component (proc(5)).
-
-use std::ffi::CStr;
 
 use fuse_fs::flags::SetxattrFlags;
 use fuse_fs::{Context, Errno, Error, NodeId, Result, XattrName};
-use rustix::fs::{AtFlags, XattrFlags};
+use rustix::fs::XattrFlags;
 
 use crate::PassthroughFs;
 use crate::acl;
 use crate::attr::stat_fd;
 use crate::config::Xattr;
-use crate::credentials::own_umask_and_cwd;
 use crate::fsetid::SuidSgid;
 use crate::namespace::permissions;
 use crate::pin::Pinned;
-use crate::proc::FdName;
 use crate::xattr_map::{HostName, Refusal};
 
 /// Longest list of names (`XATTR_LIST_MAX`).
@@ -49,9 +41,7 @@ impl PassthroughFs {
             false => value,
         };
         let flags = XattrFlags::from_bits_retain(flags);
-        self.with_path(&inode, |path| {
-            rustix::fs::setxattr(path, host_name.as_c_str(), value, flags)
-        })?;
+        self.with_path(&inode, |path| path.set(host_name.as_c_str(), value, flags))?;
         if how.contains(SetxattrFlags::ACL_KILL_SGID) && name.as_c_str() == acl::ACCESS {
             self.clear_sgid(&inode)?;
         }
@@ -67,15 +57,7 @@ impl PassthroughFs {
     ) -> Result<usize> {
         let host_name = self.host_name(name, Errno::ENODATA)?;
         let inode = self.inode(cx, node)?;
-        let got = self.with_path(&inode, |path| {
-            let name = host_name.as_c_str();
-            // The crate asks for the length with a call of its own.
-            if buffer.is_empty() {
-                rustix::fs::getxattr_query(path, name)
-            } else {
-                rustix::fs::getxattr(path, name, &mut *buffer)
-            }
-        });
+        let got = self.with_path(&inode, |path| path.get(host_name.as_c_str(), buffer));
         if !acl::is_acl(name.as_bytes()) {
             return got;
         }
@@ -134,9 +116,7 @@ impl PassthroughFs {
     ) -> Result<()> {
         let host_name = self.host_name(name, Errno::EPERM)?;
         let inode = self.inode(cx, node)?;
-        self.with_path(&inode, |path| {
-            rustix::fs::removexattr(path, host_name.as_c_str())
-        })
+        self.with_path(&inode, |path| path.remove(host_name.as_c_str()))
     }
 
     /// What the attribute `name` of the guest is called on the host. One that a rule forbids is
@@ -161,18 +141,6 @@ impl PassthroughFs {
         })
     }
 
-    /// Calls with a path of `inode`, which leads to it from the working directory that the thread
-    /// has meanwhile.
-    pub(crate) fn with_path<T>(
-        &self,
-        inode: &Pinned,
-        call: impl FnOnce(&CStr) -> rustix::io::Result<T>,
-    ) -> Result<T> {
-        own_umask_and_cwd()?;
-        rustix::process::fchdir(self.proc.dir())?;
-        Ok(call(FdName::new(inode)?.as_c_str())?)
-    }
-
     fn check_xattrs(&self) -> Result<()> {
         match self.xattr {
             Xattr::On => Ok(()),
@@ -187,7 +155,7 @@ impl PassthroughFs {
 
     /// Lists what the guest is to see of the names on the host, all of which `buffer` has room for.
     fn list(&self, inode: &Pinned, buffer: &mut [u8]) -> Result<usize> {
-        let len = self.with_path(inode, |path| rustix::fs::listxattr(path, &mut *buffer))?;
+        let len = self.with_path(inode, |path| path.list(buffer))?;
         if self.xattr_map.is_none() && self.heeds_acls() {
             return Ok(len);
         }
@@ -205,14 +173,7 @@ impl PassthroughFs {
         if mode & SGID == 0 {
             return Ok(());
         }
-        let path = FdName::new(inode)?;
-        let mode = permissions(mode & !SGID);
-        Ok(rustix::fs::chmodat(
-            self.proc.dir(),
-            path.as_c_str(),
-            mode,
-            AtFlags::empty(),
-        )?)
+        self.chmod(inode, permissions(mode & !SGID))
     }
 }
 

@@ -374,3 +374,33 @@ fn many_threads_share_one_file() {
         assert_eq!(u64::from_ne_bytes(word), n * 8);
     }
 }
+
+/// What is opened once more is opened by its file handle, where there is one.
+#[test]
+fn a_file_that_is_opened_often_stays_the_same() {
+    for share in [Share::new(), Share::in_memory()] {
+        let (node, _) = share.file("file", b"content", RDWR);
+        let moved = share.host("moved");
+        let read = |expected: &[u8]| {
+            for flags in [RDONLY, RDWR] {
+                let fh = share.open_node(node, flags).unwrap();
+                assert_eq!(share.read((node, fh), 0, 64).unwrap(), expected);
+                share.release((node, fh)).unwrap();
+            }
+        };
+        read(b"content");
+        // The host puts another in its place.
+        std::fs::rename(share.host("file"), &moved).unwrap();
+        std::fs::write(share.host("file"), "other").unwrap();
+        read(b"content");
+        std::fs::hard_link(&moved, share.host("linked")).unwrap();
+        std::fs::remove_file(&moved).unwrap();
+        read(b"content");
+        std::fs::remove_file(share.host("linked")).unwrap();
+        read(b"content");
+        let fh = share.open_node(node, WRONLY | libc::O_TRUNC.unsigned_abs());
+        share.release((node, fh.unwrap())).unwrap();
+        read(b"");
+        assert_eq!(std::fs::read(share.host("file")).unwrap(), b"other");
+    }
+}
