@@ -6,8 +6,8 @@ use std::{env, fs};
 
 use crate::Console;
 
-/// Processors of a guest, and request queues of each of its devices.
-const PROCESSORS: &str = "2";
+/// Processors of a guest.
+pub const PROCESSORS: u16 = 2;
 
 /// A share that a guest is given.
 #[derive(Debug, Clone, Copy)]
@@ -16,6 +16,8 @@ pub struct Share<'a> {
     pub tag: &'a str,
     /// Where its daemon listens.
     pub socket: &'a Path,
+    /// How many request queues the device has, at most as many as the daemon serves.
+    pub request_queues: u16,
 }
 
 /// A virtual machine that runs a script. Killed when dropped.
@@ -47,7 +49,8 @@ impl Guest {
         command
             .args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
             .args(["-nodefaults", "-display", "none", "-serial", "stdio"])
-            .args(["-accel", "tcg,thread=multi", "-smp", PROCESSORS])
+            .args(["-accel", "tcg,thread=multi", "-smp"])
+            .arg(PROCESSORS.to_string())
             .args(["-machine", "q35,memory-backend=mem", "-m", "1G"])
             .args(["-object", "memory-backend-memfd,id=mem,size=1G,share=on"])
             .arg("-kernel")
@@ -193,14 +196,18 @@ fn tools() -> PathBuf {
 }
 
 fn device(share: &Share<'_>) -> [String; 4] {
-    let Share { tag, socket } = share;
+    let Share {
+        tag,
+        socket,
+        request_queues,
+    } = share;
     [
         "-chardev".to_owned(),
         format!("socket,id={tag},path={}", socket.display()),
         "-device".to_owned(),
         format!(
             "vhost-user-fs-pci,chardev={tag},tag={tag},queue-size=512,\
-             num-request-queues={PROCESSORS}"
+             num-request-queues={request_queues}"
         ),
     ]
 }

@@ -6,4 +6,4 @@ mod console;
 mod guest;
 
 pub use console::Console;
-pub use guest::{Guest, Share};
+pub use guest::{Guest, PROCESSORS, Share};

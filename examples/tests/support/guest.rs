@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use testing::{Guest, Share};
+use testing::{Guest, PROCESSORS, Share};
 
 use super::Daemon;
 
@@ -10,6 +10,7 @@ pub(crate) fn boot(root: &Daemon, data: &Daemon, workload: &str, environment: &[
     let share = |tag, daemon| Share {
         tag,
         socket: Daemon::socket(daemon),
+        request_queues: PROCESSORS,
     };
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guest");
     let environment = [&["DATA_TAG=data"], environment].concat();
