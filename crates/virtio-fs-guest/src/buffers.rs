@@ -5,7 +5,7 @@ use fuse_wire::{ReplyError, ReplyForm, Request};
 
 use crate::completion::Outcome;
 use crate::memory::{Memory, PAGE, Segment};
-use crate::pages::PagePool;
+use crate::pages::{PagePool, PageReuse};
 use crate::queue::Payload;
 use crate::room::Room;
 use crate::{Error, ProtocolError};
@@ -163,6 +163,11 @@ impl Buffers {
     /// Where the body of the reply lies.
     pub(crate) fn body(&self, slot: u16) -> &[Segment] {
         &self.slots[usize::from(slot)].body
+    }
+
+    /// Sets which pages are used first from now on.
+    pub(crate) const fn set_page_reuse(&mut self, reuse: PageReuse) {
+        self.pages.set_reuse(reuse);
     }
 
     /// Takes a page out of the pool for good.

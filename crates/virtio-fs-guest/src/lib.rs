@@ -56,6 +56,7 @@ pub use error::{Error, ProtocolError};
 pub use memory::{Memory, PAGE};
 pub use mount::{DirectoryEntry, Limits, Mount, MountOptions};
 pub use options::{Offered, Options};
+pub use pages::PageReuse;
 pub use queue::{Caller, Notifications, Payload, Queue, Token};
 pub use raw::RawQueue;
 pub use ring::{Descriptor, Used};

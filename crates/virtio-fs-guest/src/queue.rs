@@ -12,6 +12,7 @@ use crate::buffers::Buffers;
 use crate::completion::{Completion, Outcome};
 use crate::link::{self, Link};
 use crate::memory::Memory;
+use crate::pages::PageReuse;
 use crate::raw::RawQueue;
 use crate::ring::Ring;
 use crate::{Error, ProtocolError};
@@ -167,6 +168,11 @@ impl Queue {
     /// Sets what INIT agreed on: it decides the form of some requests.
     pub const fn set_agreed(&mut self, agreed: InitFlags) {
         self.agreed = agreed;
+    }
+
+    /// Sets which free pages of the data memory are used first, from now on.
+    pub const fn set_page_reuse(&mut self, reuse: PageReuse) {
+        self.buffers.set_page_reuse(reuse);
     }
 
     /// Sets how long [`wait`](Self::wait) waits.
