@@ -8,7 +8,7 @@ use clap::{ArgAction, Parser};
 use virtio_fs_guest::Options;
 
 use crate::contenders::Contender;
-use crate::rows::{ROWS, Row};
+use crate::rows::{BUFFERS, ROWS, Row};
 
 /// Compares our virtio-fs daemon with the reference daemon, each with several settings.
 #[derive(Debug, Parser)]
@@ -35,6 +35,10 @@ pub(crate) struct Args {
     /// Where the shared directories are made: a tmpfs, so that no disk is measured.
     #[arg(long, default_value = "/dev/shm")]
     pub(crate) dir: PathBuf,
+    /// Where they are made for the rows that need a disk. Default: beside the benchmark's program,
+    /// in the target directory.
+    #[arg(long)]
+    disk: Option<PathBuf>,
     /// Rounds; in each, all daemons are started anew and all rows are measured, with one daemon
     /// after the other.
     #[arg(long, default_value_t = 5)]
@@ -119,6 +123,12 @@ impl Args {
         }
     }
 
+    pub(crate) fn disk(&self) -> PathBuf {
+        let beside = || Some(std::env::current_exe().ok()?.parent()?.to_owned());
+        let disk = self.disk.clone();
+        disk.or_else(beside).unwrap_or_else(std::env::temp_dir)
+    }
+
     pub(crate) const fn time(&self) -> Duration {
         Duration::from_millis(self.millis)
     }
@@ -142,6 +152,7 @@ impl Args {
         Options {
             request_queues,
             queue_size: self.queue_size,
+            data_memory: BUFFERS,
             interrupt_delay: self.driver.interrupt_delay(),
             halt_poll: self.driver.halt_poll(),
             ..Options::default()

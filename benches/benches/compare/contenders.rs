@@ -1,5 +1,7 @@
 //! Who is compared.
 
+use std::path::Path;
+
 use benches::comparison::{self, Party};
 use benches::daemon::Program;
 
@@ -19,6 +21,8 @@ pub(crate) struct Contender {
 pub(crate) enum Means {
     /// By a daemon, which is driven over so many request queues.
     Daemon { program: Program, queues: u16 },
+    /// By the bench itself, with direct system calls.
+    Native,
 }
 
 impl Contender {
@@ -31,17 +35,18 @@ impl Contender {
 
     /// All of them, the one that the others are held against being the reference daemon as it is
     /// by default.
-    pub(crate) fn all(args: &Args, peer: &std::path::Path) -> Vec<Self> {
-        let ours = |queues| Self {
-            name: match queues {
-                1 => "ours".into(),
-                _ => format!("ours, {queues} queues"),
-            },
-            party: Party::Ours,
-            means: Means::Daemon {
-                program: Program::ours(args.ours.clone(), args.arguments(&args.with)),
-                queues,
-            },
+    pub(crate) fn all(args: &Args, peer: &Path) -> Vec<Self> {
+        let ours = |name: &str, more: &[&str], queues| {
+            let mut arguments = args.arguments(&args.with);
+            arguments.extend(more.iter().map(ToString::to_string));
+            Self {
+                name: name.into(),
+                party: Party::Ours,
+                means: Means::Daemon {
+                    program: Program::ours(args.ours.clone(), arguments),
+                    queues,
+                },
+            }
         };
         let reference = |pool: Option<usize>| {
             let mut arguments = args.arguments(&args.peer_with);
@@ -59,11 +64,17 @@ impl Contender {
             }
         };
         vec![
-            ours(1),
-            ours(2),
-            ours(4),
+            ours("ours", &[], 1),
+            ours("ours, no polling", &["--poll-us=0"], 1),
+            ours("ours, 2 queues", &[], 2),
+            ours("ours, 4 queues", &[], 4),
             reference(None),
             reference(Some(args.peer_pool)),
+            Self {
+                name: "native".into(),
+                party: Party::Native,
+                means: Means::Native,
+            },
         ]
     }
 }

@@ -3,25 +3,34 @@
 //!
 //! `cargo bench -p benches --bench compare -- --peer PATH`
 
+#![deny(unsafe_code)]
+
 mod args;
 mod contenders;
+mod drive;
 mod measure;
-mod operations;
+mod native;
 mod output;
 mod rows;
+mod served;
 mod session;
+mod site;
+mod steps;
+#[allow(unsafe_code)]
+mod sys;
+mod walks;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use args::Args;
-use benches::comparison::{Comparison, Mismatch};
+use benches::comparison::{Comparison, Mismatch, Party};
 use benches::counters::CounterError;
 use benches::daemon::{DaemonError, PEER_REMEDY};
 use benches::selection::NoRow;
 use clap::Parser;
 use contenders::Contender;
-use rows::Row;
+use rows::{Place, Row};
 use session::Session;
 
 /// Why the comparison ended.
@@ -47,6 +56,11 @@ enum Error {
     Guest {
         row: &'static str,
         source: virtio_fs_guest::Error,
+    },
+    #[error("direct system calls, on {row}: {source}")]
+    Native {
+        row: &'static str,
+        source: std::io::Error,
     },
     #[error("cannot {doing}: {source}")]
     Io {
@@ -84,53 +98,70 @@ fn run(args: &Args) -> Result<(), Error> {
 }
 
 fn compare(contenders: &[Contender], args: &Args) -> Result<Comparison, Error> {
-    let rows = args.rows()?;
     let described = contenders.iter().map(Contender::describe).collect();
     let mut found = Comparison::new(args.conditions(), described);
     for round in 0..args.rounds as usize {
-        let name = format!("round {}/{}", round + 1, args.rounds);
-        let mut sessions = start(contenders, args)?;
-        each_row(&rows, &name, |n, row| {
-            // Who comes later finds the processor warmer.
-            for place in 0..sessions.len() {
-                let contender = (round + n + place) % sessions.len();
-                let sample = sessions[contender].measure(row, args)?;
-                let outcome = found.outcome(row.name, row.bytes(), contender);
-                outcome.samples.push(sample);
-            }
-            Ok(())
-        })?;
+        for (place, rows) in by_place(args)? {
+            let name = format!("round {}/{}", round + 1, args.rounds);
+            let start = |contender| Session::start(contender, place, args);
+            let mut sessions = contenders
+                .iter()
+                .map(start)
+                .collect::<Result<Vec<_>, _>>()?;
+            each_row(&rows, &name, |n, row| {
+                // Who comes later finds the processor warmer.
+                for turn in 0..sessions.len() {
+                    let contender = (round + n + turn) % sessions.len();
+                    let sample = sessions[contender].measure(row, args)?;
+                    let outcome = found.outcome(row.name, row.bytes(), contender);
+                    outcome.samples.push(sample);
+                }
+                Ok(())
+            })?;
+        }
     }
     if args.counts {
-        count(contenders, &rows, args, &mut found)?;
+        for (n, contender) in contenders.iter().enumerate() {
+            count(n, contender, args, &mut found)?;
+        }
     }
     Ok(found)
 }
 
-/// Does all once more, to count what the daemons do for it: that takes them longer.
+/// Does all once more, to count what a daemon does for it: that takes it longer.
 fn count(
-    contenders: &[Contender],
-    rows: &[Row],
+    index: usize,
+    contender: &Contender,
     args: &Args,
     found: &mut Comparison,
 ) -> Result<(), Error> {
-    for (n, contender) in contenders.iter().enumerate() {
-        let mut session = Session::start(contender, args)?;
+    if contender.party == Party::Native {
+        return Ok(());
+    }
+    for (place, rows) in by_place(args)? {
+        let mut session = Session::start(contender, place, args)?;
         for missing in session.begin_to_count()? {
             eprintln!("compare: {}: {missing}", contender.name);
         }
-        each_row(rows, &format!("counting {}", contender.name), |_, row| {
+        each_row(&rows, &format!("counting {}", contender.name), |_, row| {
             let counts = session.count(row, args)?;
-            found.outcome(row.name, row.bytes(), n).counts = counts;
+            found.outcome(row.name, row.bytes(), index).counts = counts;
             Ok(())
         })?;
     }
     Ok(())
 }
 
-fn start(contenders: &[Contender], args: &Args) -> Result<Vec<Session>, Error> {
-    let sessions = contenders.iter();
-    sessions.map(|one| Session::start(one, args)).collect()
+/// The rows, by where the shared directory is.
+fn by_place(args: &Args) -> Result<Vec<(Place, Vec<Row>)>, NoRow> {
+    let rows = args.rows()?;
+    let at = |place| {
+        let there = rows.iter().filter(|row| row.place == place);
+        (place, there.copied().collect::<Vec<_>>())
+    };
+    let mut places = vec![at(Place::Memory), at(Place::Disk)];
+    places.retain(|(_, rows)| !rows.is_empty());
+    Ok(places)
 }
 
 fn each_row(

@@ -2,16 +2,21 @@ use std::time::{Duration, Instant};
 
 use benches::comparison::Sample;
 
+use crate::rows::Row;
+
+/// Part of a row's time that goes before the measurement.
+const WARM_UP: u32 = 5;
 /// Most latencies that are kept of a sample; those beyond are only counted.
 const MAX_LATENCIES: usize = 1 << 21;
 
 /// What a driver saw of a row.
 #[derive(Debug)]
 pub(crate) struct Recorder {
+    deadline: Instant,
+    /// Operations to be done whatever the time is.
+    least: u64,
     started: Instant,
-    /// For how long operations are begun.
-    time: Duration,
-    /// When the last was done.
+    /// When the last operation was done.
     ended: Instant,
     ops: u64,
     /// Nanoseconds from an operation's first request to its last reply.
@@ -24,8 +29,9 @@ impl Recorder {
         let latencies = Vec::with_capacity(MAX_LATENCIES);
         let started = Instant::now();
         Self {
+            deadline: started + time,
+            least: 0,
             started,
-            time,
             ended: started,
             ops: 0,
             latencies,
@@ -37,17 +43,44 @@ impl Recorder {
         self.ops
     }
 
+    /// Records what comes before a measurement of `time`.
+    pub(crate) fn warm_up(row: &Row, time: Duration) -> Self {
+        Self {
+            least: row.warm_up(),
+            ..Self::new(time / WARM_UP)
+        }
+    }
+
     /// Counts an operation that began at `began`, and returns whether time is up.
     pub(crate) fn record(&mut self, began: Instant) -> bool {
         let now = Instant::now();
+        self.ended = now;
         self.ops += 1;
         if self.latencies.len() < MAX_LATENCIES {
             let nanos = now.duration_since(began).as_nanos();
             self.latencies
                 .push(u32::try_from(nanos).unwrap_or(u32::MAX));
         }
-        self.ended = now;
-        now.duration_since(self.started) >= self.time
+        now >= self.deadline && self.ops >= self.least
+    }
+
+    /// Does what belongs to no operation, in which time does not count. Nothing is in flight.
+    pub(crate) fn pause<T>(&mut self, work: impl FnOnce() -> T) -> T {
+        let began = Instant::now();
+        let result = work();
+        let lost = began.elapsed();
+        self.started += lost;
+        self.ended += lost;
+        self.deadline += lost;
+        result
+    }
+
+    /// Adds what another driver of the same row saw at the same time.
+    pub(crate) fn merge(&mut self, other: Self) {
+        self.started = self.started.min(other.started);
+        self.ended = self.ended.max(other.ended);
+        self.ops += other.ops;
+        self.latencies.extend(other.latencies);
     }
 
     /// The sample, for a daemon that took `cpu_nanos` meanwhile.
