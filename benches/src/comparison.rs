@@ -1,6 +1,7 @@
 //! What a comparison of daemons found, and what follows from it.
 
 mod markdown;
+mod plot;
 mod statistics;
 #[cfg(test)]
 mod testing;
@@ -173,9 +174,12 @@ impl Comparison {
             queue_size,
             millis,
         } = &self.conditions;
-        let rounds = self.rounds();
+        let rounds = match self.rounds() {
+            1 => "1 round".into(),
+            rounds => format!("medians of {rounds} rounds"),
+        };
         format!(
-            "medians of {rounds} rounds of {millis} ms; {driver} driver, rings of {queue_size}; \
+            "{rounds} of {millis} ms for each row; {driver} driver, rings of {queue_size}; \
              {machine}"
         )
     }

@@ -14,6 +14,9 @@ pub(crate) fn write(found: &Comparison, args: &Args) -> Result<(), Error> {
         let text = serde_json::to_string(found).map_err(json_error(path))?;
         write_file(path, &text)?;
     }
+    if let Some(path) = &args.svg {
+        write_file(path, &found.svg())?;
+    }
     match &args.markdown {
         Some(path) => write_file(path, &found.markdown())?,
         None => print!("{}", found.markdown()),
