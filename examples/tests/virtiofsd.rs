@@ -63,6 +63,26 @@ fn usage_errors_are_one_line() {
         2,
         &["--num-request-queues"],
     );
+    assert_refused(
+        &with("--num-request-queues=64"),
+        2,
+        &["--num-request-queues", "63"],
+    );
+    assert_refused(
+        &with("--queue-affinity=0,x"),
+        2,
+        &["--queue-affinity", "0,1,2-3"],
+    );
+    assert_refused(
+        &with("--queue-affinity=1-0"),
+        2,
+        &["--queue-affinity", "1-0"],
+    );
+    assert_refused(
+        &with("--queue-affinity=1000"),
+        2,
+        &["--queue-affinity", "processor 1000", "may run on"],
+    );
     assert_refused(&with("--thread-pool-size=many"), 2, &["--thread-pool-size"]);
     for bad in ["--poll-us=1001", "--poll-us=-1", "--poll-us=often"] {
         assert_refused(&with(bad), 2, &["--poll-us", "from 0 to 1000"]);

@@ -4,12 +4,15 @@ use std::sync::Arc;
 use fuse_fs::Serve;
 use virtio_fs_queue::{Counts, Polling, Pool};
 
-use crate::Tag;
 use crate::config_space::ConfigSpace;
 use crate::device::{Device, DeviceQueue};
+use crate::{QueueAffinity, Tag};
 
 /// Most request queues.
 pub const MAX_REQUEST_QUEUES: u16 = 63;
+/// Most request queues that the config space names where nobody said how many there are to be: a
+/// front-end that reads it sets all of them up.
+const MOST_TOLD: u16 = 8;
 
 /// What a device is made of.
 pub struct BackendConfig {
@@ -18,8 +21,12 @@ pub struct BackendConfig {
     /// The device's tag, where the back-end is to provide the config space. Without one that is up
     /// to the front-end.
     pub tag: Option<Tag>,
-    /// Number of request queues, 1 to [`MAX_REQUEST_QUEUES`]: as many as a front-end may use.
-    pub request_queues: u16,
+    /// Number of request queues, 1 to [`MAX_REQUEST_QUEUES`]: as many as a front-end may use. `None`
+    /// for as many as it likes; one that is not used costs nothing. The config space, where it is
+    /// provided here, has to name a number: that of this host's processors then, at most 8.
+    pub request_queues: Option<u16>,
+    /// On which processors the request queues are served; `None` for any.
+    pub queue_affinity: Option<QueueAffinity>,
     /// Serves the requests that have to wait.
     pub pool: Arc<Pool>,
     /// For how long the request queues look out for more before they ask for a kick. hiprio never
@@ -32,6 +39,7 @@ impl fmt::Debug for BackendConfig {
         f.debug_struct("BackendConfig")
             .field("tag", &self.tag)
             .field("request_queues", &self.request_queues)
+            .field("queue_affinity", &self.queue_affinity)
             .finish_non_exhaustive()
     }
 }
@@ -60,20 +68,25 @@ impl Backend {
             filesystem,
             tag,
             request_queues,
+            queue_affinity,
             pool,
             polling,
         } = config;
-        if !(1..=MAX_REQUEST_QUEUES).contains(&request_queues) {
-            return Err(ConfigError::RequestQueues(request_queues));
+        let most = request_queues.unwrap_or(MAX_REQUEST_QUEUES);
+        if !(1..=MAX_REQUEST_QUEUES).contains(&most) {
+            return Err(ConfigError::RequestQueues(most));
         }
+        let told = request_queues.unwrap_or_else(queues_for_processors);
         Ok(Self {
             device: Arc::new(Device {
                 filesystem,
                 pool,
-                config_space: tag.map(|tag| ConfigSpace::new(&tag, request_queues.into())),
-                queues: std::iter::once(Arc::new(Polling::never()))
-                    .chain((0..request_queues).map(|_| Arc::clone(&polling)))
-                    .map(DeviceQueue::new)
+                config_space: tag.map(|tag| ConfigSpace::new(&tag, told.into())),
+                queues: std::iter::once(DeviceQueue::hiprio())
+                    .chain((0..most.into()).map(|n| {
+                        let processors = queue_affinity.as_ref().and_then(|all| all.of(n));
+                        DeviceQueue::request(&polling, processors)
+                    }))
                     .collect(),
             }),
         })
@@ -98,4 +111,12 @@ impl fmt::Debug for Backend {
             .field("config_space", &self.device.config_space)
             .finish_non_exhaustive()
     }
+}
+
+/// One for each processor that there is: Linux gives each of its own one of the queues.
+fn queues_for_processors() -> u16 {
+    std::thread::available_parallelism()
+        .ok()
+        .and_then(|processors| u16::try_from(processors.get()).ok())
+        .map_or(MOST_TOLD, |processors| processors.min(MOST_TOLD))
 }

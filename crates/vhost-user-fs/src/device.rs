@@ -6,6 +6,7 @@ use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 use virtio_fs_queue::{Polling, Pool, Stats};
 
+use crate::affinity::Processors;
 use crate::config_space::ConfigSpace;
 
 /// What a device is, whoever its front-end is.
@@ -19,6 +20,8 @@ pub(crate) struct Device {
 
 /// What belongs to a queue, whoever uses it.
 pub(crate) struct DeviceQueue {
+    /// Where it is served; `None` for anywhere.
+    pub(crate) processors: Option<Processors>,
     pub(crate) polling: Arc<Polling>,
     pub(crate) stats: Arc<Stats>,
 }
@@ -39,10 +42,19 @@ const fn feature(bit: u32) -> u64 {
 }
 
 impl DeviceQueue {
-    /// One on which nothing was counted yet.
-    pub(crate) fn new(polling: Arc<Polling>) -> Self {
+    /// The queue for what is not to wait for requests.
+    pub(crate) fn hiprio() -> Self {
         Self {
-            polling,
+            processors: None,
+            polling: Arc::new(Polling::never()),
+            stats: Arc::default(),
+        }
+    }
+
+    pub(crate) fn request(polling: &Arc<Polling>, processors: Option<&Processors>) -> Self {
+        Self {
+            processors: processors.cloned(),
+            polling: Arc::clone(polling),
             stats: Arc::default(),
         }
     }

@@ -27,6 +27,7 @@
     )
 )]
 
+mod affinity;
 mod backend;
 mod config_space;
 mod connection;
@@ -39,6 +40,7 @@ mod tag;
 mod vring;
 mod worker;
 
+pub use affinity::{AffinityError, QueueAffinity};
 pub use backend::{Backend, BackendConfig, ConfigError, MAX_REQUEST_QUEUES};
 pub use daemon::{Daemon, DaemonError, StopHandle};
 pub use tag::{Tag, TagError};

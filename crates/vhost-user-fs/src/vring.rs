@@ -9,7 +9,7 @@ use vm_memory::{Bytes, GuestAddress, GuestAddressSpace};
 use crate::device::{Device, DeviceQueue};
 use crate::event::Signal;
 use crate::memory::SharedMemory;
-use crate::worker::{Kick, Worker};
+use crate::worker::{Kick, Place, Worker};
 
 /// Offset of `idx` in the used ring (virtio 1.x, section 2.7.8).
 const USED_IDX: u64 = 2;
@@ -165,8 +165,12 @@ impl Vring {
         };
         match Queue::start(self.config(areas, around), self.resources(around)) {
             Ok(queue) => {
+                let place = Place {
+                    index,
+                    processors: around.queue.processors.clone(),
+                };
                 let error = self.error.clone();
-                self.worker = Some(Worker::start(index, queue, kick.clone(), error)?);
+                self.worker = Some(Worker::start(place, queue, kick.clone(), error)?);
             }
             Err(error) => {
                 tracing::warn!(queue = index, %error, "the front-end set up a queue that cannot be served");

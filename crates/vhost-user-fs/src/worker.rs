@@ -12,6 +12,7 @@ use rustix::event::{EventfdFlags, Timespec, eventfd};
 use rustix::io::Errno;
 use virtio_fs_queue::{Drained, Position, Queue};
 
+use crate::affinity::Processors;
 use crate::event::Signal;
 use crate::memory::SharedMemory;
 
@@ -28,6 +29,13 @@ pub(crate) enum Kick {
     Event(Arc<File>),
     /// It does not tell (`VHOST_USER_VRING_NOFD_MASK`): the ring is polled.
     Polled,
+}
+
+/// Which of the device's queues a worker serves, and where.
+pub(crate) struct Place {
+    pub(crate) index: u16,
+    /// Where the thread is to run; `None` for anywhere.
+    pub(crate) processors: Option<Processors>,
 }
 
 /// Serves a ring on a thread of its own, until [`stop`](Self::stop) or dropped.
@@ -53,12 +61,12 @@ struct Shared {
 }
 
 impl Worker {
-    /// Serves `queue`, which is number `index`, what is available already included.
+    /// Serves `queue` at its place, what is available already included.
     ///
     /// # Errors
     /// The system has no descriptors or threads left, or nobody can wait for `kick`.
     pub(crate) fn start(
-        index: u16,
+        place: Place,
         queue: Queue<SharedMemory>,
         kick: Kick,
         error: Signal,
@@ -77,8 +85,11 @@ impl Worker {
         }
         let theirs = Arc::clone(&shared);
         let thread = thread::Builder::new()
-            .name(format!("virtio-fs-q{index}"))
-            .spawn(move || theirs.run())?;
+            .name(format!("virtio-fs-q{}", place.index))
+            .spawn(move || {
+                place.take();
+                theirs.run();
+            })?;
         Ok(Self {
             shared,
             kick,
@@ -120,6 +131,19 @@ impl Drop for Worker {
             && thread.join().is_err()
         {
             tracing::error!("the thread of a queue panicked");
+        }
+    }
+}
+
+impl Place {
+    /// What cannot be any more, as processors were taken from this process, is no reason to serve
+    /// nobody.
+    fn take(&self) {
+        if let Some(processors) = &self.processors
+            && let Err(error) = processors.pin_this_thread()
+        {
+            let queue = self.index;
+            tracing::warn!(queue, %processors, %error, "cannot keep the thread of a queue to its processors");
         }
     }
 }

@@ -260,16 +260,8 @@ fn limit_descriptors(current: u64) {
 
 #[test]
 fn a_daemon_without_descriptors_goes_on_when_there_are_some() {
-    // The limit is that of the whole process: one of its own.
-    const INNER: &str = "LIMIT_DESCRIPTORS";
-    if std::env::var_os(INNER).is_none() {
-        let status = std::process::Command::new(std::env::current_exe().unwrap())
-            .arg("--exact")
-            .arg("a_daemon_without_descriptors_goes_on_when_there_are_some")
-            .env(INNER, "1")
-            .status()
-            .unwrap();
-        assert!(status.success());
+    // The limit is that of the whole process.
+    if !alone("a_daemon_without_descriptors_goes_on_when_there_are_some") {
         return;
     }
     let running = start();

@@ -80,6 +80,7 @@ fn serve(options: &Options) -> Result<(), Error> {
         filesystem,
         tag: options.tag.clone(),
         request_queues: options.num_request_queues,
+        queue_affinity: options.queue_affinity.clone(),
         pool: Arc::new(Pool::new(options.thread_pool_size)),
         polling: Arc::new(Polling::new(options.poll_us)),
     })?;

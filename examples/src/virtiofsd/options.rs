@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
-use vhost_user_fs::{MAX_REQUEST_QUEUES, Tag};
+use vhost_user_fs::{MAX_REQUEST_QUEUES, QueueAffinity, Tag};
 use virtio_fs_queue::PollLimit;
 
 use crate::filesystem::{Export, FilesystemOptions};
@@ -78,14 +78,21 @@ pub(super) struct Options {
     #[arg(long)]
     pub(super) tag: Option<Tag>,
 
-    /// Most request queues that the VMM may use, 1 to 63. A guest uses one per processor
+    /// Most request queues that the VMM may use, 1 to 63. Unless given, as many as it asks for; one
+    /// that reads the number from the device (--tag) then finds that of this host's processors, at
+    /// most 8. A guest uses one per processor, and each that is used has a thread here
     #[arg(
         long,
         value_name = "N",
-        default_value_t = 8,
         value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_REQUEST_QUEUES)),
     )]
-    pub(super) num_request_queues: u16,
+    pub(super) num_request_queues: Option<u16>,
+
+    /// Processors of this host that serve the request queues, such as 0,1,2-3: the first queue runs
+    /// on 0, the second on 1, the third on 2 or 3, the fourth on 0 again. Unless given, all run
+    /// anywhere
+    #[arg(long, value_name = "LIST")]
+    pub(super) queue_affinity: Option<QueueAffinity>,
 
     /// Most threads for requests that wait for a disk or a network, so that they hold up no others; 0
     /// for none

@@ -45,7 +45,8 @@ impl Guest {
         let backend = Backend::new(BackendConfig {
             filesystem: Arc::new(Session::new(Adapter::new(fs))),
             tag: None,
-            request_queues: 1,
+            request_queues: Some(1),
+            queue_affinity: None,
             pool: Arc::new(Pool::new(2)),
             polling: Arc::new(Polling::never()),
         })

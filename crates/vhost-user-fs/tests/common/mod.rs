@@ -58,10 +58,26 @@ pub(crate) fn config(filesystem: Arc<dyn Serve>) -> BackendConfig {
     BackendConfig {
         filesystem,
         tag: Some("myfs".parse().unwrap()),
-        request_queues: 1,
+        request_queues: Some(1),
+        queue_affinity: None,
         pool: Arc::new(Pool::new(1)),
         polling: Arc::new(Polling::never()),
     }
+}
+
+/// Whether `test` has this process for itself. Where it has not, it is run in one of its own.
+pub(crate) fn alone(test: &str) -> bool {
+    const INNER: &str = "TEST_RUNS_ALONE";
+    if std::env::var_os(INNER).is_some() {
+        return true;
+    }
+    let status = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--test-threads=1"])
+        .env(INNER, "1")
+        .status()
+        .unwrap();
+    assert!(status.success());
+    false
 }
 
 /// A daemon that runs until it is dropped.

@@ -47,7 +47,8 @@ impl Device {
         let backend = Backend::new(BackendConfig {
             filesystem: filesystem(dir.path()),
             tag: Some(TAG.parse::<Tag>().unwrap()),
-            request_queues: REQUEST_QUEUES,
+            request_queues: Some(REQUEST_QUEUES),
+            queue_affinity: None,
             pool: Arc::new(Pool::new(2)),
             polling: Arc::new(Polling::never()),
         })
