@@ -62,13 +62,16 @@ impl DeviceQueue {
 
 impl Device {
     /// The protocol features that it offers.
+    ///
+    /// Nothing is said over the channel that BACKEND_REQ brings, but User Mode Linux has no
+    /// interrupts without it (Linux 6.1, `arch/um/drivers/virtio_uml.c`). It needs the config space.
     pub(crate) fn protocol_features(&self) -> VhostUserProtocolFeatures {
         let mut features = VhostUserProtocolFeatures::MQ
             | VhostUserProtocolFeatures::REPLY_ACK
             | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
             | VhostUserProtocolFeatures::RESET_DEVICE;
         if self.config_space.is_some() {
-            features |= VhostUserProtocolFeatures::CONFIG;
+            features |= VhostUserProtocolFeatures::CONFIG | VhostUserProtocolFeatures::BACKEND_REQ;
         }
         features
     }

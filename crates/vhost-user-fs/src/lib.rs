@@ -12,8 +12,10 @@
 //! each that a front-end uses has a thread of its own, from when it is started until it is stopped. Offered are VERSION_1, EVENT_IDX and INDIRECT_DESC; there is no
 //! notification queue and no DAX window.
 //!
-//! Protocol features: MQ, REPLY_ACK, CONFIGURE_MEM_SLOTS, RESET_DEVICE, and CONFIG where the device
-//! has a [`Tag`]; without one the front-end names it.
+//! Protocol features: MQ, REPLY_ACK, CONFIGURE_MEM_SLOTS, RESET_DEVICE, and CONFIG and BACKEND_REQ
+//! where the device has a [`Tag`]; without one the front-end names it. A ring without a kick event
+//! is polled, every millisecond; a front-end that wants to know is told of a ring that its driver
+//! broke.
 
 #![deny(unsafe_code)]
 #![cfg_attr(

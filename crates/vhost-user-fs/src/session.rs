@@ -11,7 +11,8 @@ use vhost::vhost_user::message::{
     VhostUserSharedMsg, VhostUserSingleMemoryRegion, VhostUserVringAddrFlags, VhostUserVringState,
 };
 use vhost::vhost_user::{
-    Error as VhostUserError, GpuBackend, Result as VhostUserResult, VhostUserBackendReqHandlerMut,
+    Backend, Error as VhostUserError, GpuBackend, Result as VhostUserResult,
+    VhostUserBackendReqHandlerMut,
 };
 use vm_memory::GuestAddress;
 
@@ -36,6 +37,8 @@ pub(crate) struct Session {
     memory: MemoryTable,
     /// hiprio, then the request queues.
     vrings: Vec<Vring>,
+    /// Where the front-end would be asked for something; to be kept open.
+    channel: Option<Backend>,
 }
 
 /// Why a message is refused.
@@ -74,6 +77,7 @@ impl Session {
             memory: MemoryTable::new(),
             vrings: device.queues.iter().map(|_| Vring::default()).collect(),
             device,
+            channel: None,
         }
     }
 
@@ -310,6 +314,10 @@ impl VhostUserBackendReqHandlerMut for Session {
         _flags: VhostUserConfigFlags,
     ) -> VhostUserResult<()> {
         Err(Refusal::ReadOnlyConfig.into())
+    }
+
+    fn set_backend_req_fd(&mut self, channel: Backend) {
+        self.channel = Some(channel);
     }
 
     fn set_gpu_socket(&mut self, _socket: GpuBackend) -> VhostUserResult<()> {
