@@ -287,7 +287,10 @@ pub enum CachePolicy {
     /// Names, attributes and directories for a day, but no data. Files cannot be mapped shared
     /// ([`Extras::ALLOW_MMAP`]).
     Metadata,
-    /// Names and attributes for a second; data until a file is opened again and has changed.
+    /// Names and attributes for a second; data until a file is opened again and has changed, by its
+    /// times and its size. It counts as changed if it was within two seconds of the last open, or if
+    /// it is not on a disk of this machine. What a process of the host writes through a shared mapping
+    /// leaves its times as they are for as long as the host has not written it back.
     #[default]
     Auto,
     /// Everything for a day: right only where nobody else changes what is shared.

@@ -8,6 +8,7 @@ use rustix::fs::Statx;
 use crate::attr::{birth, identity, kind};
 use crate::budget::{Budget, Permit};
 use crate::file_handle::FileHandle;
+use crate::last_open::LastOpen;
 use crate::pin::Pin;
 use crate::place::Places;
 use crate::slab::{Full, Slab};
@@ -56,6 +57,7 @@ pub(crate) struct Inode {
     pub(crate) handle: OnceLock<FileHandle>,
     /// It was opened for I/O.
     pub(crate) was_opened: AtomicBool,
+    pub(crate) last_open: LastOpen,
     /// If the filesystem has birth times.
     pub(crate) birth: Option<Birth>,
     lookups: AtomicU64,
@@ -91,6 +93,7 @@ impl Inode {
             places: Places::default(),
             handle: OnceLock::new(),
             was_opened: AtomicBool::new(false),
+            last_open: LastOpen::default(),
             birth: birth(stat),
             lookups: AtomicU64::new(1),
             arrival,

@@ -141,6 +141,7 @@
 //! | STATX | 1 | not supported |
 //! | OPEN, OPENDIR, RELEASE | 1 | 1 |
 //! | OPEN of a file for the second time, by file handle from then on | 2 | 1 |
+//! | OPEN for reading, on a disk, with [`CachePolicy::Auto`] | one more | 1 |
 //! | FLUSH | 0, on a network filesystem 2 | 2 |
 //! | SETLK, the first of an owner on a file; more | 4; 1 | not supported |
 //! | FLUSH of who has locks | 2 | not supported |
@@ -182,7 +183,12 @@
 //! [`CachePolicy`] says for how long names, their absence, attributes and data are believed.
 //! Targets of symbolic links are cached except with [`CachePolicy::Never`], and writes to files whose
 //! data is not cached are made concurrently. A FLUSH at each close(2) is spared where it could do
-//! nothing. What changes more than that is one of the [`Extras`].
+//! nothing, and with [`CachePolicy::Auto`] a file that did not change is not read again when it is opened
+//! again. What changes more than that is one of the [`Extras`].
+//!
+//! With [`CachePolicy::Auto`] the entries of a directory are not cached: who lists it again would find
+//! their names without their attributes, and ask for each. In the other modes they are still known
+//! then.
 //!
 //! OPEN and OPENDIR are never spared: without a handle, each READ and WRITE would have to open its
 //! file, and a directory that is listed in several replies would have to be found where it was left.
@@ -240,6 +246,7 @@ mod inode_table;
 mod io;
 mod ioctl;
 mod labels;
+mod last_open;
 mod locks;
 mod lookup;
 mod name_hints;

@@ -15,6 +15,7 @@ use crate::dir::Stream;
 use crate::fsetid::SuidSgid;
 use crate::handle_table::{OpenDirectory, OpenFile};
 use crate::inode_table::Kind;
+use crate::last_open::keep_pages;
 use crate::lookup::{Guess, RESOLVE};
 use crate::namespace::permissions;
 use crate::open_flags::{Readable, durability};
@@ -25,7 +26,9 @@ use crate::undo::undo;
 impl PassthroughFs {
     pub(crate) fn do_open(&self, cx: &Context<'_>, node: NodeId, args: &OpenIn) -> Result<Opened> {
         let inode = self.inode(cx, node)?;
-        self.open_file(cx, node, &inode, args.flags, args.open_flags)
+        let (mut opened, stat) = self.open_file(cx, node, &inode, args.flags, args.open_flags)?;
+        keep_pages(&inode, stat.as_ref(), &mut opened);
+        Ok(opened)
     }
 
     pub(crate) fn do_opendir(&self, cx: &Context<'_>, node: NodeId) -> Result<Opened> {
@@ -201,7 +204,7 @@ impl PassthroughFs {
         inode: &Pinned,
         flags: u32,
         open_flags: OpenInFlags,
-    ) -> Result<Opened> {
+    ) -> Result<(Opened, Option<Statx>)> {
         let host_flags = self.host_flags(flags)?;
         // Before it is truncated.
         let room = self.handle_room(inode)?;
@@ -217,7 +220,9 @@ impl PassthroughFs {
             }
             self.reopen_readable(cx, inode, host_flags)?
         };
-        self.add_handle((node, inode), room, fd, host_flags, readable)
+        let stat = self.stat_opened(inode, &fd, host_flags);
+        let opened = self.add_handle((node, inode), room, fd, host_flags, readable)?;
+        Ok((opened, stat))
     }
 
     /// Opens a file for writing so that it can be read, too, where it has to be and may be.
@@ -262,7 +267,8 @@ impl PassthroughFs {
             .inode(cx, node)
             .and_then(|inode| self.open_file(cx, node, &inode, args.flags, args.open_flags));
         match opened {
-            Ok(opened) => Ok((self.entry(dir, node, &stat), opened)),
+            // Not held against the next open: Linux may still fail this one, and keep its pages.
+            Ok((opened, _)) => Ok((self.entry(dir, node, &stat), opened)),
             Err(error) => {
                 self.inodes.forget(node, 1);
                 Err(error)

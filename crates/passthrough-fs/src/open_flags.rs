@@ -78,9 +78,13 @@ impl PassthroughFs {
         }
         // No FLUSH at each close(2) where that could do nothing: the host's filesystem has nothing
         // to report, no locks are to be dropped, and the guest has no changed pages to write back,
-        // as the file is open for reading only or cannot be mapped shared.
-        let read_only = access_mode(host_flags) == OFlags::RDONLY;
-        let never_dirty = read_only || (policy_is_direct && !mapped);
+        // as the file is open for reading only, or can be changed by write(2) only and that is passed
+        // on at once: only what is open for both can be mapped shared and written (mmap(2)).
+        let access = access_mode(host_flags);
+        let writes_through = !self.agreed.contains(Extras::WRITEBACK);
+        let never_dirty = access == OFlags::RDONLY
+            || access == OFlags::WRONLY && writes_through
+            || policy_is_direct && !mapped;
         let locks = self.agreed.contains(Extras::POSIX_LOCK);
         if never_dirty && !locks && volume.storage != Storage::Remote {
             flags |= OpenOutFlags::NOFLUSH;
@@ -100,6 +104,6 @@ pub(crate) fn durability(host_flags: OFlags) -> Durability {
     }
 }
 
-fn access_mode(flags: OFlags) -> OFlags {
+pub(crate) fn access_mode(flags: OFlags) -> OFlags {
     flags & OFlags::RWMODE
 }

@@ -270,7 +270,13 @@ fn flush_is_spared_where_the_guest_holds_no_changed_pages() {
     };
     assert!(open(&share, node, RDONLY).contains(OpenOutFlags::NOFLUSH));
     assert!(!open(&share, node, RDWR).contains(OpenOutFlags::NOFLUSH));
-    assert!(!open(&share, node, WRONLY).contains(OpenOutFlags::NOFLUSH));
+    // It cannot be mapped, and what is written goes to the host at once.
+    assert!(open(&share, node, WRONLY).contains(OpenOutFlags::NOFLUSH));
+    let extras = passthrough_fs::Extras::WRITEBACK;
+    let collecting = Share::with(|config| config.extras(extras));
+    collecting.init(InitFlags::all());
+    let (node, _) = collecting.file("file", b"", RDONLY);
+    assert!(!open(&collecting, node, WRONLY).contains(OpenOutFlags::NOFLUSH));
     let uncached = Share::with(|config| config.cache(passthrough_fs::CachePolicy::Never));
     let (node, _) = uncached.file("file", b"", RDONLY);
     assert!(open(&uncached, node, RDWR).contains(OpenOutFlags::NOFLUSH));

@@ -9,7 +9,7 @@ use common::*;
 use fuse_fs::abi::*;
 use fuse_fs::flags::*;
 use fuse_fs::*;
-use passthrough_fs::{CachePolicy, Extras};
+use passthrough_fs::{CachePolicy, Config, Extras, PassthroughFs};
 use rustix::fs::OFlags;
 
 const POLICIES: [CachePolicy; 4] = [
@@ -104,6 +104,46 @@ fn the_guest_is_asked_for_what_the_policy_and_the_extras_need() {
         let handles = InitFlags::NO_OPEN_SUPPORT | InitFlags::NO_OPENDIR_SUPPORT;
         assert!(!flags.intersects(handles));
     }
+}
+
+/// Keeps what it cached of a file that is older than this run, and is not changed by it.
+#[test]
+fn what_did_not_change_is_kept_when_it_is_opened_again() {
+    let source = env!("CARGO_MANIFEST_DIR");
+    let keeps = |policy, flags: [u32; 3]| {
+        let config = Config::new(source).cache(policy);
+        let fs = PassthroughFs::new(config).unwrap();
+        let name = Name::new(c"Cargo.toml").unwrap();
+        let node = fs.lookup(&me(), NodeId::ROOT, name).unwrap().node;
+        flags.map(|flags| {
+            let args = OpenIn {
+                flags,
+                ..Default::default()
+            };
+            let opened = fs.open(&me(), node, &args).unwrap();
+            opened.flags.contains(OpenOutFlags::KEEP_CACHE)
+        })
+    };
+    const EXT: u32 = 0xef53;
+    const XFS: u32 = 0x5846_5342;
+    const BTRFS: u32 = 0x9123_683e;
+    let magic = rustix::fs::statfs(source).unwrap().f_type as u32;
+    if [EXT, XFS, BTRFS].contains(&magic) {
+        let auto = keeps(CachePolicy::Auto, [RDONLY; 3]);
+        assert_eq!(auto, [false, true, true]);
+        let auto = keeps(CachePolicy::Auto, [WRONLY, RDWR, RDONLY]);
+        assert_eq!(auto, [false, false, true]);
+    } else {
+        eprintln!("skipped in part: needs a filesystem that is surely on a disk");
+    }
+    for policy in [CachePolicy::Never, CachePolicy::Metadata] {
+        assert_eq!(keeps(policy, [RDONLY; 3]), [false; 3]);
+    }
+    // What was made just now may change with its times staying as they are.
+    let share = Share::with(|config| config.cache(CachePolicy::Auto));
+    let (node, _) = share.file("file", b"", RDONLY);
+    let flags = share.open(node, RDONLY).unwrap().flags;
+    assert!(!flags.contains(OpenOutFlags::KEEP_CACHE));
 }
 
 #[test]

@@ -145,15 +145,16 @@ pub(crate) const ROWS: [Row; 41] = [
     row("STATFS", 1, |site| {
         site.during(|share| share.fs.statfs(&me(), ROOT)).unwrap();
     }),
-    row("OPEN", 1, |site| {
+    // Each that reads, one to know whether the guest has to read it again.
+    row("OPEN", 2, |site| {
         let (_, node) = site.file();
         site.during(|share| share.open_node(node, RDWR)).unwrap();
     }),
-    row("OPEN for the second time", 2, |site| {
+    row("OPEN for the second time", 3, |site| {
         let (node, _) = site.open_file();
         site.during(|share| share.open_node(node, RDWR)).unwrap();
     }),
-    row("OPEN for the third time", 1, |site| {
+    row("OPEN for the third time", 2, |site| {
         let (node, _) = site.open_file();
         site.share.open_node(node, RDWR).unwrap();
         let fh = site.during(|share| share.open_node(node, RDWR)).unwrap();
