@@ -106,16 +106,22 @@ impl<AS: GuestSpace> Queue<AS> {
         let mut batch = Batch::default();
         let mut available = 0;
         loop {
-            if self.is_stopping() {
-                return Drained::Stopped;
-            }
-            if self.shared.broken.load(Ordering::Relaxed) {
-                return Drained::Broken;
+            // Otherwise the round before may have left some to be given back.
+            if available == 0 {
+                if self.stopping.load(Ordering::SeqCst) {
+                    return Drained::Stopped;
+                }
+                if self.shared.broken.load(Ordering::Relaxed) {
+                    return Drained::Broken;
+                }
             }
             match self.round(&mut avail, available, &mut batch) {
                 Ok(ControlFlow::Continue(pending)) => available = pending,
                 Ok(ControlFlow::Break(drained)) => return drained,
-                Err(error) => self.shared.break_ring(&error),
+                Err(error) => {
+                    self.shared.break_ring(&error);
+                    available = 0;
+                }
             }
         }
     }
@@ -169,10 +175,6 @@ impl<AS: GuestSpace> Queue<AS> {
         result
     }
 
-    fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::SeqCst)
-    }
-
     fn avail(&self) -> MutexGuard<'_, AvailEnd> {
         self.avail.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -206,13 +208,13 @@ impl<AS: GuestSpace, M: GuestMemoryBackend> Round<'_, '_, AS, M> {
             self.ring.suppress_kicks()?;
         }
         for _ in 0..available {
-            if self.stopping.load(Ordering::SeqCst) {
+            if self.has_to_end() {
                 break;
             }
             self.serve_next(avail)?;
         }
         let pending = self.ring.pending(avail.next_avail)?;
-        if pending > 0 && !self.stopping.load(Ordering::SeqCst) {
+        if pending > 0 && !self.has_to_end() {
             return Ok(ControlFlow::Continue(pending));
         }
         self.give_back()?;
@@ -223,6 +225,9 @@ impl<AS: GuestSpace, M: GuestMemoryBackend> Round<'_, '_, AS, M> {
         let pending = self.ring.await_kick(avail.next_avail)?;
         if self.stopping.load(Ordering::SeqCst) {
             return Ok(ControlFlow::Break(Drained::Stopped));
+        }
+        if self.shared.broken.load(Ordering::Relaxed) {
+            return Ok(ControlFlow::Break(Drained::Broken));
         }
         if pending == 0 {
             return Ok(ControlFlow::Break(Drained::Idle));
@@ -264,7 +269,7 @@ impl<AS: GuestSpace, M: GuestMemoryBackend> Round<'_, '_, AS, M> {
     }
 
     fn has_to_end(&self) -> bool {
-        self.stopping.load(Ordering::Relaxed) || self.shared.broken.load(Ordering::Relaxed)
+        self.stopping.load(Ordering::SeqCst) || self.shared.broken.load(Ordering::Relaxed)
     }
 
     /// Takes the next chain, of which there is one, and serves it.

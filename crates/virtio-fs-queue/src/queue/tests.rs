@@ -1,18 +1,20 @@
-//! Polling, with limits that no test lives to see: what ends a poll here is never the clock.
+//! Polling, with limits that no test lives to see: what ends a poll here is never the clock. And
+//! stopping at moments that only chance brings about.
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
 
-use std::sync::Arc;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread;
 use std::time::Duration;
 
 use common::*;
 use fuse_fs::{Blocking, Outcome, Serve};
-use vm_memory::{GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestRegionMmap};
+use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestRegionMmap};
 
-use super::Drained;
+use super::{Drained, Queue};
 use crate::poll::{PollLimit, Polling};
 use crate::{GuestSpace, Pool, QueueConfig};
 
@@ -142,4 +144,72 @@ fn a_queue_that_left_a_request_to_the_pool_does_not_poll() {
     waits.store(false, Ordering::SeqCst);
     rig.ask(0, &sent, 64);
     assert_eq!(rig.counts().polls_in_vain, 1);
+}
+
+/// Memory whose map is let go of when the queue that uses it has to end.
+#[derive(Clone)]
+struct EndedBetweenRounds {
+    memory: Arc<Memory>,
+    end: fn(&Queue<Self>),
+    queue: Arc<OnceLock<Weak<Queue<Self>>>>,
+}
+
+#[derive(Clone)]
+struct LookedUp(EndedBetweenRounds);
+
+impl GuestAddressSpace for EndedBetweenRounds {
+    type M = Memory;
+    type T = LookedUp;
+
+    fn memory(&self) -> LookedUp {
+        LookedUp(self.clone())
+    }
+}
+
+impl Deref for LookedUp {
+    type Target = Memory;
+
+    fn deref(&self) -> &Memory {
+        &self.0.memory
+    }
+}
+
+impl Drop for LookedUp {
+    fn drop(&mut self) {
+        if let Some(queue) = self.0.queue.get().and_then(Weak::upgrade)
+            && queue.shared.resources.stats.read().chains > 0
+        {
+            (self.0.end)(&queue);
+        }
+    }
+}
+
+#[test]
+fn what_was_served_is_given_back_whenever_the_queue_has_to_end() {
+    let stop: fn(&Queue<_>) = |queue| queue.stopping.store(true, Ordering::SeqCst);
+    // As a thread of the pool does.
+    let break_ring: fn(&Queue<_>) = |queue| queue.shared.broken.store(true, Ordering::SeqCst);
+    for (end, drained) in [(stop, Drained::Stopped), (break_ring, Drained::Broken)] {
+        let space = EndedBetweenRounds {
+            memory: Arc::new(memory()),
+            end,
+            queue: Arc::default(),
+        };
+        let memory = Arc::clone(&space.memory);
+        let serve = double(move |call: Call<'_>| {
+            // More is available from now on, so that another round is to begin.
+            let idx = GuestAddress(AVAIL + 2);
+            memory.store(2u16.to_le(), idx, Ordering::Release).unwrap();
+            call.done()
+        });
+        let mut rig = polling(space.clone(), config(16), serve, PollLimit::NEVER);
+        space.queue.set(Arc::downgrade(&rig.queue)).unwrap();
+        let sent = request(1, b"");
+        rig.put(REQUEST, &sent);
+        rig.offer_chain(0, &[readable(REQUEST, sent.len()), writable(REPLY, 64)]);
+        assert_eq!(rig.queue.drain(), drained);
+        assert_eq!(rig.used(), [(0, 16)]);
+        let position = rig.queue.stop();
+        assert_eq!((position.next_avail, position.next_used), (1, 1));
+    }
 }
