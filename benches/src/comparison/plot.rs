@@ -36,8 +36,8 @@ const PANELS: [Panel; 2] = [
     Panel {
         title: "Operations per second",
         hint: "more is better",
-        left: 170.0,
-        right: 540.0,
+        left: 185.0,
+        right: 550.0,
         value: |line| line.speed,
         goal: 2.0,
     },
@@ -126,7 +126,7 @@ impl Panel {
                 Some(spread) => self.draw_bar(drawing, &scale, spread, middle),
                 None => {
                     let place = (scale.at(1.0) + 6.0, middle + 4.0);
-                    drawing.text("note", Anchor::Start, place, "not done by both");
+                    drawing.text("note", Anchor::Start, place, "not of both");
                 }
             }
         }
