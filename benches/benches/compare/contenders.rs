@@ -36,18 +36,17 @@ impl Contender {
     /// All of them, the one that the others are held against being the reference daemon as it is
     /// by default.
     pub(crate) fn all(args: &Args, peer: &Path) -> Vec<Self> {
-        let ours = |name: &str, more: &[&str], queues| {
-            let mut arguments = args.arguments(&args.with);
-            arguments.extend(more.iter().map(ToString::to_string));
-            Self {
-                name: name.into(),
-                party: Party::Ours,
-                means: Means::Daemon {
-                    program: Program::ours(args.ours.clone(), arguments),
-                    queues,
-                },
-            }
+        let ours = |name: &str, with: &[String], queues| Self {
+            name: name.into(),
+            party: Party::Ours,
+            means: Means::Daemon {
+                program: Program::ours(args.ours.clone(), args.arguments(with)),
+                queues,
+            },
         };
+        let mut no_polling = args.with.clone();
+        no_polling.retain(|option| !option.starts_with("--poll-us"));
+        no_polling.push("--poll-us=0".into());
         let reference = |pool: Option<usize>| {
             let mut arguments = args.arguments(&args.peer_with);
             arguments.extend(pool.map(|size| format!("--thread-pool-size={size}")));
@@ -64,10 +63,10 @@ impl Contender {
             }
         };
         vec![
-            ours("ours", &[], 1),
-            ours("ours, no polling", &["--poll-us=0"], 1),
-            ours("ours, 2 queues", &[], 2),
-            ours("ours, 4 queues", &[], 4),
+            ours("ours", &args.with, 1),
+            ours("ours, no polling", &no_polling, 1),
+            ours("ours, 2 queues", &args.with, 2),
+            ours("ours, 4 queues", &args.with, 4),
             reference(None),
             reference(Some(args.peer_pool)),
             Self {

@@ -94,7 +94,14 @@ impl Comparison {
 
     fn write_contenders(&self, out: &mut String) {
         *out += "Operations per second of all; for data, MB/s besides. The best of the reference \
-                 daemon's settings at a row is in bold.\n\n";
+                 daemon's settings at a row is in bold. With several queues, each has a thread of \
+                 the driver, and those rows are left out that have fewer operations in flight \
+                 than there are queues.";
+        if self.contenders.iter().any(|c| c.party == Party::Native) {
+            *out += " Direct system calls come one after the other, whatever number of operations \
+                     a row has in flight.";
+        }
+        *out += "\n\n";
         let names = self.contenders.iter().map(|contender| &*contender.name);
         let heading: Vec<&str> = std::iter::once("row").chain(names).collect();
         write_heading(out, &heading);
