@@ -324,16 +324,16 @@ fn no_request_is_lost_whatever_the_front_end_does() {
         set_up(&mut frontend, &guests);
         disturbances += round(&mut frontend, &guests, &mut unrest, 2 * connection);
         frontend.reset_device().unwrap();
-        assert_eq!(queue_threads(), 0);
+        eventually(|| queue_threads() == 0);
         let features = frontend.get_features().unwrap();
         frontend.set_features(features).unwrap();
         set_up(&mut frontend, &guests);
         disturbances += round(&mut frontend, &guests, &mut unrest, 2 * connection + 1);
-        assert_eq!(queue_threads(), QUEUES);
+        eventually(|| queue_threads() == QUEUES);
     }
     // The next one comes when the last one's threads have ended.
     drop(running.negotiate());
-    assert_eq!(queue_threads(), 0);
+    eventually(|| queue_threads() == 0);
     for counts in &running.backend.counts()[..QUEUES] {
         assert_eq!(counts.chains, ROUNDS * REQUESTS);
     }

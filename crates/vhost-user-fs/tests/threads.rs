@@ -53,21 +53,21 @@ fn only_queues_that_are_served_have_threads() {
 
     let mut guest = Guest::new();
     guest.give_memory(&frontend);
-    assert!(names().is_empty());
+    eventually(|| names().is_empty());
     guest.set_up(&mut frontend, 63, 0);
     guest.ask();
     guest.base = 0x8000;
     guest.set_up(&mut frontend, 0, 0);
     guest.ask();
-    assert_eq!(names(), ["virtio-fs-q0", "virtio-fs-q63"]);
+    eventually(|| names() == ["virtio-fs-q0", "virtio-fs-q63"]);
     frontend.get_vring_base(63).unwrap();
-    assert_eq!(names(), ["virtio-fs-q0"]);
+    eventually(|| names() == ["virtio-fs-q0"]);
     frontend.set_vring_enable(0, false).unwrap();
-    assert!(names().is_empty());
+    eventually(|| names().is_empty());
     frontend.set_vring_enable(0, true).unwrap();
     guest.ask();
     frontend.reset_device().unwrap();
-    assert!(names().is_empty());
+    eventually(|| names().is_empty());
     guest.clear_rings();
     frontend
         .set_features(frontend.get_features().unwrap())
@@ -77,7 +77,7 @@ fn only_queues_that_are_served_have_threads() {
     drop(frontend);
     running.stop.stop();
     running.join();
-    assert!(names().is_empty());
+    eventually(|| names().is_empty());
 }
 
 #[test]

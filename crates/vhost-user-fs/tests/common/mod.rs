@@ -80,6 +80,17 @@ pub(crate) fn alone(test: &str) -> bool {
     false
 }
 
+/// Waits until `holds`: a thread gets its name when it runs, and procfs forgets it some time after it
+/// was joined.
+#[track_caller]
+pub(crate) fn eventually(holds: impl Fn() -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while !holds() {
+        assert!(std::time::Instant::now() < deadline, "it never holds");
+        thread::yield_now();
+    }
+}
+
 /// A daemon that runs until it is dropped.
 pub(crate) struct Running {
     _folder: tempfile::TempDir,
