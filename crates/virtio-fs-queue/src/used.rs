@@ -8,10 +8,14 @@ use crate::ring::{Ring, UsedElement};
 
 /// Most chains that are kept before the driver is told of them.
 ///
-/// A driver that has been told works on them while the next are served; one that waits for 16
-/// leaves a processor idle meanwhile: reads of 4k at depth 32 made a third to a half of the rate
-/// that they make with 4, on an idle machine of two processors. A driver that is still busy with the
-/// last ones says so by EVENT_IDX, and is not interrupted at all.
+/// A driver that has been told works on them while the next are served; one that sleeps until 16
+/// are done leaves a processor idle meanwhile. A driver that is still busy with the last ones says
+/// so by EVENT_IDX, and is not interrupted at all: then each batch is only published.
+///
+/// At depth 32, on two processors, 2, 4 and 8 differ by no more than the noise, for a driver that
+/// sleeps and for one that waits on its processor. With 16 the first makes a third fewer getattr
+/// and a tenth fewer reads and writes of 4k than with 4, with 1 the second a seventh to a quarter
+/// fewer reads and writes.
 const MAX_CHAINS: usize = 4;
 /// Bytes of replies from which on the driver is told at once: moving them took as long as an
 /// interrupt takes, and longer than a small request.
