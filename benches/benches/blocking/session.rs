@@ -133,7 +133,9 @@ impl Session {
         let mut count = 0_u64;
         loop {
             let over = started.elapsed() > args.time();
-            while !over && waiting.len() < at_once {
+            // What the host writes before an fsync is no part of a quick request's latency.
+            let ready = beside != Beside::Fsync || quick.is_none();
+            while !over && ready && waiting.len() < at_once {
                 // One fsync writes all back; the next would have nothing to do.
                 if beside == Beside::Fsync && !sample.slow.is_empty() {
                     soil(&shared.join("dirty"), args.size)?;
