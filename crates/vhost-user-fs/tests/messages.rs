@@ -3,7 +3,7 @@
 mod common;
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -158,6 +158,35 @@ fn who_is_to_be_interrupted_late_hears_of_what_was_done_before() {
     }
     frontend.set_vring_call(1, &guest.call).unwrap();
     guest.call.read().unwrap();
+}
+
+/// Whom to signal can be a pipe or a socket, as with User Mode Linux.
+#[test]
+fn who_does_not_take_its_interrupts_holds_nothing_up() {
+    const SET_VRING_CALL: u32 = 13;
+    let running = start();
+    let event = EventFd::new(0).unwrap();
+    event.write(u64::MAX - 1).unwrap();
+    let (_reader, mut pipe) = std::io::pipe().unwrap();
+    let room = rustix::pipe::fcntl_getpipe_size(&pipe).unwrap();
+    pipe.write_all(&vec![0; room]).unwrap();
+    let (socket, _other_end) = UnixStream::pair().unwrap();
+    socket.set_nonblocking(true).unwrap();
+    while (&socket).write(&[0; 8]).is_ok() {}
+    socket.set_nonblocking(false).unwrap();
+    for full in [event.as_raw_fd(), pipe.as_raw_fd(), socket.as_raw_fd()] {
+        let guest = Guest::new();
+        let (mut frontend, stream) = running.negotiate_raw();
+        guest.give_memory(&frontend);
+        guest.set_up(&mut frontend, 1, 0);
+        let body = 1u64;
+        assert!(tell(&stream, SET_VRING_CALL, body.as_bytes(), &[full]));
+        guest.offer();
+        while guest.used_idx() == 0 {
+            std::thread::yield_now();
+        }
+        assert_eq!(frontend.get_vring_base(1).unwrap(), 1);
+    }
 }
 
 /// A memory table with `count` regions, which says that it has `says`.
