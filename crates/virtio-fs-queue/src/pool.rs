@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
 use crate::sys::ReplyBuffer;
 
 /// Most threads that wait for locks, unless told otherwise: as many as a large queue has requests.
@@ -24,6 +26,9 @@ pub(crate) trait Job: Send {
 /// which bounds what a guest can pile up. Dropping the pool does what is left and ends the threads;
 /// it waits for that, unless a thread of the pool is who drops it.
 ///
+/// Its threads run on the processors that the thread which made it may run on, also where those of
+/// the queues are kept to some.
+///
 /// What waits for a lock of somebody else, which may take for ever, has a thread of its own beyond
 /// that limit, with a limit of its own ([`max_waiting`](Self::max_waiting)). Those are ended by
 /// [`Queue::stop`](crate::Queue::stop), not by dropping the pool.
@@ -38,6 +43,8 @@ struct Shared {
     work: Condvar,
     /// Threads that wait for a lock.
     waiting: AtomicUsize,
+    /// Where threads run: a new one would run where that of the queue does which has work for it.
+    processors: Option<CpuSet>,
 }
 
 /// One of the threads that wait for a lock, until dropped.
@@ -66,6 +73,7 @@ impl Pool {
                 state: Mutex::default(),
                 work: Condvar::new(),
                 waiting: AtomicUsize::new(0),
+                processors: sched_getaffinity(None).ok(),
             }),
             max_threads,
             max_waiting: MAX_WAITING,
@@ -113,6 +121,7 @@ impl Pool {
                 .name("virtio-fs-wait".to_owned())
                 .stack_size(WAITING_STACK)
                 .spawn(move || {
+                    place.0.spread_out();
                     let _place = place;
                     if let Some(job) = take(&taken) {
                         Box::new(job).run(&mut reply);
@@ -161,8 +170,18 @@ impl Drop for Pool {
 impl Shared {
     /// What a thread of the pool does.
     fn work(&self, mut reply: ReplyBuffer) {
+        self.spread_out();
         while let Some(job) = self.next_job() {
             job.run(&mut reply);
+        }
+    }
+
+    /// Has the thread that calls this run on all processors of the pool.
+    fn spread_out(&self) {
+        if let Some(processors) = &self.processors
+            && let Err(error) = sched_setaffinity(None, processors)
+        {
+            tracing::debug!(%error, "a thread of the pool stays on the processors of a queue");
         }
     }
 
@@ -212,6 +231,7 @@ impl fmt::Debug for Pool {
 #[cfg(test)]
 mod tests {
     use std::sync::Barrier;
+    use std::sync::mpsc::{SyncSender, sync_channel};
 
     use super::*;
 
@@ -241,5 +261,29 @@ mod tests {
     fn a_pool_without_threads_gives_jobs_back() {
         let job = Meet(Arc::new(Barrier::new(1)), Arc::default());
         assert!(Pool::new(0).submit(Box::new(job)).is_err());
+    }
+
+    /// Tells how many processors it may run on.
+    struct Where(SyncSender<u32>);
+
+    impl Job for Where {
+        fn run(self: Box<Self>, _: &mut [u8]) {
+            let processors = sched_getaffinity(None).unwrap();
+            self.0.send(processors.count()).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_waits_does_so_anywhere_whoever_left_it_to_the_pool() {
+        let pool = Pool::new(1);
+        let all = sched_getaffinity(None).unwrap();
+        let first = (0..CpuSet::MAX_CPU).find(|n| all.is_set(*n)).unwrap();
+        let mut one = CpuSet::new();
+        one.set(first);
+        sched_setaffinity(None, &one).unwrap();
+        let (sender, seen) = sync_channel(2);
+        assert!(pool.submit(Box::new(Where(sender.clone()))).is_ok());
+        assert!(pool.submit_wait(Where(sender)).is_ok());
+        assert_eq!([(); 2].map(|()| seen.recv().unwrap()), [all.count(); 2]);
     }
 }
