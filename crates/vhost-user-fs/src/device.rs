@@ -1,4 +1,6 @@
+use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use fuse_fs::Serve;
 use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
@@ -24,6 +26,8 @@ pub(crate) struct DeviceQueue {
     pub(crate) processors: Option<Processors>,
     pub(crate) polling: Arc<Polling>,
     pub(crate) stats: Arc<Stats>,
+    /// How often it was to be served and could not be.
+    refusals: AtomicU64,
 }
 
 /// Largest queue. Linux needs 512 for requests of 1 MiB; QEMU allows no more than 1024.
@@ -48,6 +52,7 @@ impl DeviceQueue {
             processors: None,
             polling: Arc::new(Polling::never()),
             stats: Arc::default(),
+            refusals: AtomicU64::new(0),
         }
     }
 
@@ -56,6 +61,23 @@ impl DeviceQueue {
             processors: processors.cloned(),
             polling: Arc::clone(polling),
             stats: Arc::default(),
+            refusals: AtomicU64::new(0),
+        }
+    }
+
+    /// Notes that queue `index` was to be served and could not be; ever more rarely, as drivers can
+    /// have that as often as they like.
+    pub(crate) fn refuse(&self, index: u16, why: &dyn fmt::Display) {
+        let count = self
+            .refusals
+            .fetch_add(1, Ordering::Relaxed)
+            .wrapping_add(1);
+        if count.is_power_of_two() {
+            tracing::warn!(
+                queue = index,
+                count,
+                "a queue cannot be served as it is set up: {why}"
+            );
         }
     }
 }

@@ -157,10 +157,7 @@ impl Vring {
         }
         let index = around.index;
         let Some(areas) = self.areas else {
-            tracing::warn!(
-                queue = index,
-                "the front-end starts a queue that is nowhere"
-            );
+            around.queue.refuse(index, &"nobody says where it is");
             return Ok(());
         };
         match Queue::start(self.config(areas, around), self.resources(around)) {
@@ -172,9 +169,7 @@ impl Vring {
                 let error = self.error.clone();
                 self.worker = Some(Worker::start(place, queue, kick.clone(), error)?);
             }
-            Err(error) => {
-                tracing::warn!(queue = index, %error, "the front-end set up a queue that cannot be served");
-            }
+            Err(error) => around.queue.refuse(index, &error),
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::*;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
@@ -315,5 +316,54 @@ fn a_daemon_without_descriptors_goes_on_when_there_are_some() {
     let mut frontend = negotiate(second);
     guest.give_memory(&frontend);
     guest.set_up(&mut frontend, 1, 0);
+    guest.ask();
+}
+
+/// Counts lines of a log.
+struct Lines;
+
+static LINES: AtomicUsize = AtomicUsize::new(0);
+
+impl tracing::Subscriber for Lines {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() <= tracing::Level::WARN
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        LINES.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+/// QEMU passes on whatever size a driver gives its queue, as often as that starts the device.
+#[test]
+fn a_driver_that_sets_its_queue_up_wrongly_does_not_fill_the_log() {
+    if !alone("a_driver_that_sets_its_queue_up_wrongly_does_not_fill_the_log") {
+        return;
+    }
+    tracing::subscriber::set_global_default(Lines).unwrap();
+    let running = start();
+    let guest = Guest::new();
+    let mut frontend = running.negotiate();
+    guest.give_memory(&frontend);
+    guest.set_up(&mut frontend, 1, 0);
+    frontend.set_vring_num(1, 3).unwrap();
+    for _ in 0..1000 {
+        frontend.set_vring_enable(1, true).unwrap();
+    }
+    assert_eq!(LINES.load(Ordering::SeqCst), 10);
+    frontend.set_vring_num(1, SIZE).unwrap();
+    frontend.set_vring_enable(1, true).unwrap();
     guest.ask();
 }
