@@ -116,10 +116,10 @@ impl PassthroughFs {
         if inode.kind != Kind::Regular {
             return Err(Errno::EINVAL.into());
         }
-        self.drop_capabilities_of(inode)?;
         clear_suid_sgid(args)?;
-        let flags = OFlags::WRONLY | OFlags::TRUNC;
-        self.reopen_file(cx, inode, flags).map(drop)
+        let file = self.reopen_file(cx, inode, OFlags::WRONLY | OFlags::TRUNC)?;
+        // Nothing that is in it now can use them.
+        self.drop_capabilities(&file)
     }
 
     /// The file whose size is to change, open for writing.

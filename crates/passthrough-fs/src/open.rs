@@ -215,10 +215,14 @@ impl PassthroughFs {
             let kill = open_flags.contains(OpenInFlags::KILL_SUIDGID)
                 || !self.kills_privileges() && SuidSgid::of(cx) == SuidSgid::Cleared;
             if truncates {
-                self.drop_capabilities_of(inode)?;
                 SuidSgid::cleared_if(kill).apply()?;
             }
-            self.reopen_readable(cx, inode, host_flags)?
+            let opened = self.reopen_readable(cx, inode, host_flags)?;
+            if truncates {
+                // Only now it is sure that the file changes. Nothing that is in it can use them.
+                self.drop_capabilities(&opened.0)?;
+            }
+            opened
         };
         let stat = self.stat_opened(inode, &fd, host_flags);
         let opened = self.add_handle((node, inode), room, fd, host_flags, readable)?;

@@ -184,3 +184,26 @@ fn renamed_capabilities_of_a_file_go_when_it_changes() {
         Errno::ENODATA.into()
     );
 }
+
+#[test]
+fn renamed_capabilities_stay_with_a_program_that_cannot_be_truncated() {
+    const CAPABILITY: &CStr = c"security.capability";
+    let share = share(":map:security.capability:user.virtiofs.:");
+    std::fs::copy("/bin/cat", share.host("program")).unwrap();
+    let node = share.node("program");
+    set_xattr(&share, node, CAPABILITY, b"any").unwrap();
+    let mut running = std::process::Command::new(share.host("program"))
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let truncating = rustix::fs::OFlags::TRUNC.bits();
+    let opened = share.open_node(node, WRONLY | truncating);
+    let empty = set(SetattrValid::SIZE);
+    const ETXTBSY: i32 = 26;
+    assert_eq!(errno(opened).raw(), ETXTBSY);
+    assert_eq!(errno(share.setattr(node, empty)).raw(), ETXTBSY);
+    drop(running.stdin.take());
+    assert!(running.wait().unwrap().success());
+    let left = host_xattr(&share.host("program"), c"user.virtiofs.security.capability");
+    assert_eq!(left.unwrap(), b"any");
+}
