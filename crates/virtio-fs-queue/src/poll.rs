@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::hint;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -14,9 +15,14 @@ const MAX_SKIPPED: u32 = 64;
 /// How long a few looks take only where the thread lost its processor meanwhile: a third of what
 /// the scheduler gives a thread at once where several want the same processor.
 const PREEMPTED: Duration = Duration::from_millis(1);
-/// Opportunities that are let pass then: a tenth of a second's worth, so that few such losses are
-/// met while polling. They were met every few milliseconds on a machine with two busy processors.
-const SKIPPED_WHEN_BUSY: u32 = 4096;
+/// Opportunities that are let pass then. Where losses follow upon each other, eight times as many
+/// each time, up to a tenth of a second's worth.
+const SKIPPED_AFTER_LOSS: RangeInclusive<u32> = 64..=4096;
+/// Polls without a loss after which the next one is the first again: on a machine with two busy
+/// processors there was one every few milliseconds, some hundreds of polls.
+const CALM: u32 = 2048;
+/// How long a poll lasts at most where the requests before it took long.
+const LONGEST: Duration = Duration::from_micros(200);
 
 /// For how long queues look out for the next chain before they ask for a kick, and how many do so
 /// at once. All queues of a device share one, and devices may.
@@ -28,9 +34,12 @@ const SKIPPED_WHEN_BUSY: u32 = 4096;
 /// * A poll that finds nothing has the next 1, then 2, 4 ... up to 64 opportunities pass, and one
 ///   that does not halves that: polls go on where more of them find something than do not. So a
 ///   guest that is slow, or idle, costs next to nothing.
-/// * A poll during which the thread lost its processor to others has thousands of opportunities
-///   pass. On a machine with too much to do, time spent polling is time not given when there is
-///   something to serve.
+/// * A poll during which the thread lost its processor to others has more opportunities pass, and
+///   thousands of them where that happens often. On a machine with too much to do, time spent
+///   polling is time not given when there is something to serve.
+/// * Where the requests since the last poll took long, it lasts for half of that, if that is more
+///   than the limit, but for 200 microseconds at most: a driver that waited so long has gone to
+///   sleep itself, and takes longer to send the next one.
 /// * No more queues poll at once than half of the processors that the process may use: what they
 ///   wait for needs some to run on. With one processor nothing is ever polled.
 /// * A queue does not poll after it left a request to the [`Pool`](crate::Pool): the driver may
@@ -44,7 +53,7 @@ pub struct Polling {
     now: AtomicUsize,
 }
 
-/// How long a queue polls at most: 0 to 1000 microseconds, where 0 means never.
+/// How long a queue polls at most after short requests: 0 to 1000 microseconds, where 0 means never.
 ///
 /// Its text is the number of microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,9 +181,21 @@ pub(crate) struct Poller {
     skip: u32,
     /// How many were to be let pass after the last poll.
     skipped: u32,
+    /// How many were to be let pass after the last loss of the processor.
+    lost: u32,
+    /// Polls since then.
+    calm: u32,
+    /// Since when the queue has been serving requests, where that is known.
+    busy_since: Option<Instant>,
 }
 
 impl Poller {
+    /// The queue begins to serve.
+    pub(crate) fn wake(&mut self, polling: &Polling) {
+        let polls_next = self.skip == 0 && polling.most > 0;
+        self.busy_since = polls_next.then(Instant::now);
+    }
+
     /// Calls `look` until there is something, for as long as `polling` allows.
     pub(crate) fn poll<T>(
         &mut self,
@@ -197,8 +218,9 @@ impl Poller {
         let Some(_turn) = polling.begin() else {
             return Polled::Skipped;
         };
-        let PollLimit(limit) = polling.limit;
         let began = clock();
+        let limit = self.limit(polling, began);
+        self.calm = self.calm.saturating_add(1);
         let mut before = began;
         loop {
             let found = (0..LOOKS_PER_CLOCK).find_map(|_| {
@@ -210,7 +232,7 @@ impl Poller {
             });
             let now = clock();
             if now.saturating_duration_since(before) >= PREEMPTED.max(limit) {
-                self.let_pass(SKIPPED_WHEN_BUSY);
+                self.let_pass_after_loss();
             } else if found.is_some() {
                 self.let_pass(self.skipped.div_euclid(2));
             } else if now.saturating_duration_since(began) >= limit {
@@ -220,8 +242,33 @@ impl Poller {
                 before = now;
                 continue;
             }
+            self.busy_since = found.is_some().then_some(now);
             return found.map_or(Polled::Nothing, Polled::Found);
         }
+    }
+
+    /// For how long a poll that begins `now` is worth it.
+    fn limit(&mut self, polling: &Polling, now: Instant) -> Duration {
+        let PollLimit(limit) = polling.limit;
+        match self.busy_since.take() {
+            Some(since) => {
+                let half = now.saturating_duration_since(since).checked_div(2);
+                limit.max(half.unwrap_or_default().min(LONGEST))
+            }
+            None => limit,
+        }
+    }
+
+    fn let_pass_after_loss(&mut self) {
+        let (least, most) = (*SKIPPED_AFTER_LOSS.start(), *SKIPPED_AFTER_LOSS.end());
+        let more = if self.calm < CALM {
+            self.lost.saturating_mul(8)
+        } else {
+            0
+        };
+        self.lost = more.clamp(least, most);
+        self.calm = 0;
+        self.let_pass(self.lost);
     }
 
     fn let_pass(&mut self, opportunities: u32) {
@@ -301,22 +348,57 @@ mod tests {
         assert_eq!(passes(&mut poller, &polling, None), 16);
     }
 
-    #[test]
-    fn a_thread_that_loses_its_processor_hardly_polls() {
-        let polling = Polling::on(2, LIMIT);
-        for found in [None, Some(7)] {
-            let mut poller = Poller::default();
-            let (start, read) = (Instant::now(), Cell::new(0));
-            let slow = || start + PREEMPTED * read.replace(read.get() + 1);
-            let polled = poller.poll_by(slow, &polling, || found);
-            assert_eq!(polled, found.map_or(Polled::Nothing, Polled::Found));
-            // A poll in vain makes it no more frequent.
-            assert_eq!(passes(&mut poller, &polling, None), SKIPPED_WHEN_BUSY);
-            let mut expected = SKIPPED_WHEN_BUSY;
-            while expected > 0 {
-                assert_eq!(passes(&mut poller, &polling, Some(1)), expected);
-                expected /= 2;
+    /// Has `poller` lose its processor during a poll.
+    fn lose(poller: &mut Poller, polling: &Polling, found: Option<u8>) {
+        let (start, read) = (Instant::now(), Cell::new(0));
+        let slow = || start + PREEMPTED * read.replace(read.get() + 1);
+        let polled = loop {
+            match poller.poll_by(slow, polling, || found) {
+                Polled::Skipped => {}
+                polled => break polled,
             }
+        };
+        assert_eq!(polled, found.map_or(Polled::Nothing, Polled::Found));
+    }
+
+    #[test]
+    fn a_thread_that_often_loses_its_processor_hardly_polls() {
+        let polling = Polling::on(2, LIMIT);
+        let mut poller = Poller::default();
+        for (found, expected) in [(None, 64), (Some(7), 512), (None, 4096), (None, 4096)] {
+            lose(&mut poller, &polling, found);
+            // A poll in vain makes it no more frequent.
+            assert_eq!(passes(&mut poller, &polling, None), expected);
+        }
+        let mut expected = 4096;
+        while expected > 0 {
+            assert_eq!(passes(&mut poller, &polling, Some(1)), expected);
+            expected /= 2;
+        }
+        for _ in 0..CALM {
+            assert_eq!(passes(&mut poller, &polling, Some(1)), 0);
+        }
+        lose(&mut poller, &polling, None);
+        assert_eq!(passes(&mut poller, &polling, Some(1)), 64);
+    }
+
+    #[test]
+    fn a_poll_after_long_requests_lasts_longer() {
+        let polling = Polling::on(2, LIMIT);
+        for (busy, expected) in [(10, 20), (40, 20), (100, 50), (300, 150), (5_000, 200)] {
+            let start = Instant::now();
+            let (micros, looks) = (Cell::new(0), Cell::new(0));
+            let clock = || start + Duration::from_micros(micros.replace(micros.get() + 1));
+            let mut poller = Poller::default();
+            let found = poller.poll_by(clock, &polling, || Some(1));
+            assert_eq!(found, Polled::Found(1));
+            micros.set(1 + busy);
+            let polled = poller.poll_by(clock, &polling, || {
+                looks.set(looks.get() + 1);
+                None::<u8>
+            });
+            assert_eq!(polled, Polled::Nothing);
+            assert_eq!(looks.get(), expected * LOOKS_PER_CLOCK, "{busy}");
         }
     }
 

@@ -103,6 +103,7 @@ impl<AS: GuestSpace> Queue<AS> {
     /// one waits for its turn.
     pub fn drain(&self) -> Drained {
         let mut avail = self.avail();
+        avail.poller.wake(&self.shared.resources.polling);
         let mut batch = Batch::default();
         let mut available = 0;
         loop {

@@ -100,8 +100,9 @@ pub(super) struct Options {
     pub(super) thread_pool_size: usize,
 
     /// Microseconds, 0 to 1000, for which a request queue that has served everything looks out for
-    /// the next request before it sleeps; 0 for never. A guest with little to do costs next to
-    /// nothing by that, as does a machine with too much: what finds nothing is done ever more rarely
+    /// the next request before it sleeps, longer after requests that took longer; 0 for never. A
+    /// guest with little to do costs next to nothing by that, as does a machine with too much: what
+    /// finds nothing is done ever more rarely
     #[arg(long, value_name = "N", default_value_t)]
     pub(super) poll_us: PollLimit,
 
