@@ -8,7 +8,9 @@
 //! * [`QueueConfig`] says where the ring is, [`Resources`] what its requests need.
 //! * [`Queue::drain`] is called when the driver kicks.
 //! * [`Pool`] serves what would have to wait, so that it holds up nobody: for a device on one of a
-//!   few threads, for a lock of somebody else on one of its own.
+//!   few threads, for a lock of somebody else on one of its own. Where several large READs are
+//!   available at once, its threads serve some of them beside the queue's own, so that one queue is
+//!   not limited to what one processor can copy.
 //! * [`Polling`] says for how long a queue that has served everything looks out for more before it
 //!   asks for a kick.
 //! * [`Queue::stop`] waits for what is in flight and tells where to continue.
@@ -16,7 +18,7 @@
 //! **The way of a request.** Header and arguments are copied out of guest memory once, then
 //! decoded; the payload of READ and WRITE moves between the file and guest memory in one
 //! `preadv2` or `pwritev2` each. No reference to guest memory is ever formed, and nothing is
-//! allocated per request.
+//! allocated for a request that is not left to the pool.
 //!
 //! **Hostile drivers.** A chain that breaks a rule is given back with length 0 ([`ChainError`]); a
 //! ring that does is served no more until it is set up anew ([`RingError`]). Both are counted in
@@ -58,6 +60,7 @@ extern crate self as virtio_fs_queue;
 mod chain;
 mod config;
 mod error;
+mod help;
 mod in_flight;
 mod offload;
 mod payload;

@@ -5,6 +5,7 @@ use fuse_wire::Errno;
 use vm_memory::{GuestAddressSpace, GuestMemoryBackend, GuestMemoryRegion};
 
 use crate::chain::Chain;
+use crate::help::Help;
 use crate::pool::Job;
 use crate::queue::Shared;
 use crate::request::Served;
@@ -17,7 +18,7 @@ use crate::{ChainError, GuestSpace, RingError};
 /// What guest memory consists of.
 type RegionOf<AS> = <<AS as GuestAddressSpace>::M as GuestMemoryBackend>::R;
 
-/// A request that has to wait, on its way to a thread of the pool.
+/// A request that has to wait, or that takes long, on its way to a thread of the pool.
 ///
 /// It keeps where its buffers are in the guest, not where these are mapped: the memory map may
 /// change before its turn comes.
@@ -27,6 +28,8 @@ pub(crate) struct Offloaded<AS: GuestSpace> {
     message: Vec<u8>,
     readable: Vec<Range>,
     writable: Vec<Range>,
+    /// Where it need not wait, but is served beside others.
+    _help: Option<Help>,
 }
 
 impl<AS: GuestSpace> Offloaded<AS> {
@@ -44,7 +47,14 @@ impl<AS: GuestSpace> Offloaded<AS> {
             message: message.to_vec(),
             readable: chain.readable().ranges().collect(),
             writable: chain.writable().ranges().collect(),
+            _help: None,
         }
+    }
+
+    /// It is served beside others as long as `help` lasts.
+    pub(crate) fn with_help(mut self, help: Help) -> Self {
+        self._help = Some(help);
+        self
     }
 
     /// Answers that it cannot wait for a lock.

@@ -146,7 +146,7 @@ impl Polling {
 
 /// Processors that the process may run on: those of its first thread, as others may have been
 /// confined to fewer.
-fn processors() -> usize {
+pub(crate) fn processors() -> usize {
     let process = rustix::process::getpid();
     match rustix::thread::sched_getaffinity(Some(process)) {
         Ok(set) => usize::try_from(set.count()).unwrap_or(usize::MAX),

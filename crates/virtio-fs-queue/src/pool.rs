@@ -6,6 +6,8 @@ use std::thread::{self, JoinHandle};
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
+use crate::help::{Help, Helpers};
+use crate::poll::processors;
 use crate::sys::ReplyBuffer;
 
 /// Most threads that wait for locks, unless told otherwise: as many as a large queue has requests.
@@ -19,7 +21,8 @@ pub(crate) trait Job: Send {
     fn run(self: Box<Self>, reply: &mut [u8]);
 }
 
-/// Threads for requests that have to wait, so that these hold up no queue.
+/// Threads for requests that have to wait, so that these hold up no queue. Where a queue has several
+/// large READs to serve, some of them move data beside it, one for each processor but one.
 ///
 /// A thread is started when there is work and none is idle, up to a limit, and kept. All queues of
 /// a device share a pool, and devices may. Each queue has no more work here than it has descriptors,
@@ -34,6 +37,7 @@ pub(crate) trait Job: Send {
 /// [`Queue::stop`](crate::Queue::stop), not by dropping the pool.
 pub struct Pool {
     shared: Arc<Shared>,
+    helpers: Helpers,
     max_threads: usize,
     max_waiting: usize,
 }
@@ -68,7 +72,13 @@ impl Pool {
     /// A pool of at most `max_threads` threads. With none, each queue waits itself.
     #[must_use]
     pub fn new(max_threads: usize) -> Self {
+        Self::on(processors(), max_threads)
+    }
+
+    /// A pool where there are so many processors.
+    pub(crate) fn on(processors: usize, max_threads: usize) -> Self {
         Self {
+            helpers: Helpers::on(processors),
             shared: Arc::new(Shared {
                 state: Mutex::default(),
                 work: Condvar::new(),
@@ -91,21 +101,50 @@ impl Pool {
     /// Hands `job` to a thread; gives it back where there is none and none can be started.
     pub(crate) fn submit(&self, job: Box<dyn Job>) -> Result<(), Box<dyn Job>> {
         let mut state = self.shared.lock();
-        if state.idle <= state.jobs.len() && state.threads.len() < self.max_threads {
-            match self.start_thread() {
-                Ok(thread) => state.threads.push(thread),
-                Err(error) => {
-                    tracing::warn!(%error, "cannot start a thread for requests that wait")
-                }
-            }
-        }
-        if state.threads.is_empty() {
+        if !self.find_thread(&mut state) && state.threads.is_empty() {
             return Err(job);
         }
+        self.hand_over(state, job);
+        Ok(())
+    }
+
+    /// Hands `job` to a thread that begins with it at once; gives it back where there is none.
+    pub(crate) fn submit_now(&self, job: Box<dyn Job>) -> Result<(), Box<dyn Job>> {
+        let mut state = self.shared.lock();
+        if !self.find_thread(&mut state) {
+            return Err(job);
+        }
+        self.hand_over(state, job);
+        Ok(())
+    }
+
+    /// Leave to have a thread move data beside a queue's own, where a processor is left for that.
+    pub(crate) fn help(&self) -> Option<Help> {
+        self.helpers.begin()
+    }
+
+    /// Whether a thread has nothing to do, or was started.
+    fn find_thread(&self, state: &mut State) -> bool {
+        if state.idle > state.jobs.len() {
+            return true;
+        }
+        if state.threads.len() >= self.max_threads {
+            return false;
+        }
+        match self.start_thread() {
+            Ok(thread) => state.threads.push(thread),
+            Err(error) => {
+                tracing::warn!(%error, "cannot start a thread for requests that wait");
+                return false;
+            }
+        }
+        true
+    }
+
+    fn hand_over(&self, mut state: MutexGuard<'_, State>, job: Box<dyn Job>) {
         state.jobs.push_back(job);
         drop(state);
         self.shared.work.notify_one();
-        Ok(())
     }
 
     /// Runs `job` on a thread of its own; gives it back where none can be started.

@@ -9,6 +9,7 @@ use vm_memory::GuestMemoryBackend;
 use vm_memory::bitmap::MS;
 
 use crate::chain::Chain;
+use crate::help::{self, Help};
 use crate::in_flight::InFlight;
 use crate::offload::Offloaded;
 use crate::poll::{Polled, Poller};
@@ -208,11 +209,11 @@ impl<AS: GuestSpace, M: GuestMemoryBackend> Round<'_, '_, AS, M> {
         if available == 0 {
             self.ring.suppress_kicks()?;
         }
-        for _ in 0..available {
+        for behind in (0..available).rev() {
             if self.has_to_end() {
                 break;
             }
-            self.serve_next(avail)?;
+            self.serve_next(avail, behind > 0)?;
         }
         let pending = self.ring.pending(avail.next_avail)?;
         if pending > 0 && !self.has_to_end() {
@@ -273,8 +274,8 @@ impl<AS: GuestSpace, M: GuestMemoryBackend> Round<'_, '_, AS, M> {
         self.stopping.load(Ordering::SeqCst) || self.shared.broken.load(Ordering::Relaxed)
     }
 
-    /// Takes the next chain, of which there is one, and serves it.
-    fn serve_next(&mut self, avail: &mut AvailEnd) -> Result<(), RingError> {
+    /// Takes the next chain, of which there is one, and serves it; there may be `more` behind it.
+    fn serve_next(&mut self, avail: &mut AvailEnd, more: bool) -> Result<(), RingError> {
         let head = self.ring.head(avail.next_avail)?;
         avail.next_avail = avail.next_avail.wrapping_add(1);
         let stats = &self.shared.resources.stats;
@@ -290,6 +291,14 @@ impl<AS: GuestSpace, M: GuestMemoryBackend> Round<'_, '_, AS, M> {
             offloaded,
             ..
         } = avail;
+        if more
+            && help::is_large_read(message, self.chain)
+            && let Some(help) = self.shared.resources.pool.help()
+            && self.share(head, message, help)?
+        {
+            *offloaded = true;
+            return Ok(());
+        }
         let served = self
             .shared
             .server()
@@ -314,15 +323,29 @@ impl<AS: GuestSpace, M: GuestMemoryBackend> Round<'_, '_, AS, M> {
     /// Has the request served where it may wait.
     fn offload(&mut self, head: u16, message: &[u8], reply: &mut [u8]) -> Result<(), RingError> {
         let request = self.set_aside(head, message)?;
+        self.shared.resources.stats.count_offloaded();
         if let Err(request) = self.shared.resources.pool.submit(Box::new(request)) {
             request.run(reply);
         }
         Ok(())
     }
 
+    /// Has the request served by another thread, while this one goes on, if there is one that begins
+    /// at once.
+    fn share(&mut self, head: u16, message: &[u8], help: Help) -> Result<bool, RingError> {
+        let request = self.set_aside(head, message)?.with_help(help);
+        let pool = &self.shared.resources.pool;
+        let shared = pool.submit_now(Box::new(request)).is_ok();
+        if shared {
+            self.shared.resources.stats.count_offloaded();
+        }
+        Ok(shared)
+    }
+
     /// Has the request served where it may wait for ever.
     fn offload_wait(&mut self, head: u16, message: &[u8]) -> Result<(), RingError> {
         let request = self.set_aside(head, message)?;
+        self.shared.resources.stats.count_offloaded();
         if let Err(request) = self.shared.resources.pool.submit_wait(request) {
             request.refuse();
         }
@@ -337,7 +360,6 @@ impl<AS: GuestSpace, M: GuestMemoryBackend> Round<'_, '_, AS, M> {
         }
         // What is done need not wait for this one.
         self.give_back()?;
-        self.shared.resources.stats.count_offloaded();
         Ok(Offloaded::new(self.shared, head, message, self.chain))
     }
 

@@ -94,8 +94,8 @@ pub(super) struct Options {
     #[arg(long, value_name = "LIST")]
     pub(super) queue_affinity: Option<QueueAffinity>,
 
-    /// Most threads for requests that wait for a disk or a network, so that they hold up no others; 0
-    /// for none
+    /// Most threads for requests that wait for a disk or a network, so that they hold up no others,
+    /// and for large reads beside others where there are processors for that; 0 for none
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = pool_size)]
     pub(super) thread_pool_size: usize,
 

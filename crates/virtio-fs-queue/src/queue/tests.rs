@@ -1,22 +1,25 @@
 //! Polling, with limits that no test lives to see: what ends a poll here is never the clock. And
-//! stopping at moments that only chance brings about.
+//! stopping at moments that only chance brings about. And large READs, as if there were so many
+//! processors.
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
 
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::thread;
 use std::time::Duration;
 
 use common::*;
 use fuse_fs::{Blocking, Outcome, Serve};
+use fuse_wire::Opcode;
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestRegionMmap};
 
 use super::{Drained, Queue};
 use crate::poll::{PollLimit, Polling};
-use crate::{GuestSpace, Pool, QueueConfig};
+use crate::{Counts, GuestSpace, Pool, QueueConfig};
 
 const FOR_EVER: PollLimit = PollLimit(Duration::from_secs(1 << 20));
 const MOMENT: PollLimit = PollLimit(Duration::from_nanos(1));
@@ -144,6 +147,99 @@ fn a_queue_that_left_a_request_to_the_pool_does_not_poll() {
     waits.store(false, Ordering::SeqCst);
     rig.ask(0, &sent, 64);
     assert_eq!(rig.counts().polls_in_vain, 1);
+}
+
+/// Bytes of data in a READ that is large.
+const LARGE: usize = 128 << 10;
+
+/// Offers request number `n` + 1, with `room` for its data.
+fn offer_with_room<AS: GuestSpace>(rig: &mut Rig<AS>, n: u16, opcode: Opcode, room: usize) {
+    let mut sent = request(u64::from(n) + 1, b"");
+    sent[4..8].copy_from_slice(&(opcode as u32).to_le_bytes());
+    let at = REQUEST + 0x100 * u64::from(n);
+    rig.put(at, &sent);
+    let reply = writable(REPLY + 0x4_0000 * u64::from(n), 16 + room);
+    rig.link(DESCRIPTORS, 4 * n, &[readable(at, sent.len()), reply]);
+    rig.offer(4 * n);
+}
+
+/// Offers two requests with `room` for their data at once, of which the first is not answered before
+/// the second, if it is served beside it. Returns in which order they were, and the counts.
+fn ask_for_two(processors: usize, opcode: Opcode, room: usize) -> (Vec<u32>, Counts) {
+    let (answered, second) = channel();
+    let (answered, second) = (Mutex::new(answered), Mutex::new(second));
+    let serve = double(move |call: Call<'_>| {
+        match (call.header.unique, call.blocking) {
+            (1, Blocking::Allowed) => second.lock().unwrap().recv().unwrap(),
+            (1, Blocking::Forbidden) => {}
+            _ => answered.lock().unwrap().send(()).unwrap(),
+        }
+        call.done()
+    });
+    let pool = Pool::on(processors, 1);
+    let mut rig = Rig::with(Arc::new(memory()), config(16), serve, pool, |_| {});
+    for n in [0, 1] {
+        offer_with_room(&mut rig, n, opcode, room);
+    }
+    rig.queue.drain();
+    rig.queue.stop();
+    let order = rig.used().into_iter().map(|(head, _)| head).collect();
+    (order, rig.counts())
+}
+
+#[test]
+fn a_large_read_is_served_beside_the_next_one() {
+    let (order, counts) = ask_for_two(2, Opcode::Read, LARGE);
+    assert_eq!((order, counts.offloaded), (vec![4, 0], 1));
+}
+
+#[test]
+fn what_is_small_or_no_read_or_has_no_processor_is_served_in_turn() {
+    for (processors, opcode, room) in [
+        (1, Opcode::Read, LARGE),
+        (2, Opcode::Read, LARGE / 2),
+        (2, Opcode::GetAttr, LARGE),
+    ] {
+        let (order, counts) = ask_for_two(processors, opcode, room);
+        assert_eq!((order, counts.offloaded), (vec![0, 4], 0));
+    }
+}
+
+#[test]
+fn where_all_threads_wait_a_large_read_is_served_in_turn() {
+    let (enter, entered) = channel();
+    let (open, opened) = channel::<()>();
+    let gate = Mutex::new((enter, opened));
+    let serve = double(move |call: Call<'_>| {
+        if call.header.unique == 3 {
+            if call.blocking == Blocking::Forbidden {
+                return Outcome::WouldBlock;
+            }
+            let gate = gate.lock().unwrap();
+            gate.0.send(()).unwrap();
+            gate.1.recv().unwrap();
+        } else {
+            assert_eq!(call.blocking, Blocking::Forbidden);
+        }
+        call.done()
+    });
+    let mut rig = Rig::with(
+        Arc::new(memory()),
+        config(16),
+        serve,
+        Pool::on(2, 1),
+        |_| {},
+    );
+    offer_with_room(&mut rig, 2, Opcode::Read, LARGE);
+    rig.queue.drain();
+    entered.recv().unwrap();
+    offer_with_room(&mut rig, 0, Opcode::Read, LARGE);
+    offer_with_room(&mut rig, 1, Opcode::Read, LARGE);
+    rig.queue.drain();
+    assert_eq!(rig.used().len(), 2);
+    open.send(()).unwrap();
+    rig.queue.stop();
+    assert_eq!(rig.used().len(), 1);
 }
 
 /// Memory whose map is let go of when the queue that uses it has to end.
