@@ -102,8 +102,8 @@ impl PassthroughFs {
         // The bits are those of renameat2(2).
         let flags = SysRenameFlags::from_bits_retain(flags.bits());
         let (name, new_name) = (name.as_c_str(), new_name.as_c_str());
-        // An empty directory gives way to another.
-        let _held = self.hold(cx, &to, new_name)?;
+        // What is there gives way.
+        let held = self.hold(cx, &to, new_name)?;
         if !from.volume.reopening.needs_places() {
             return Ok(rustix::fs::renameat_with(
                 &from, name, &to, new_name, flags,
@@ -111,6 +111,7 @@ impl PassthroughFs {
         }
         let _renaming = self.moves.begin_rename();
         rustix::fs::renameat_with(&from, name, &to, new_name, flags)?;
+        self.note_gone(held.as_ref(), (&to, new_name));
         self.note_move((&from, name), (&to, new_name));
         if flags.contains(SysRenameFlags::EXCHANGE) {
             self.note_move((&to, new_name), (&from, name));
@@ -186,16 +187,23 @@ impl PassthroughFs {
     ) -> Result<()> {
         let dir = self.directory_inode(cx, parent)?;
         let name = name.as_c_str();
-        let _held = match flags.contains(AtFlags::REMOVEDIR) {
-            true => self.hold(cx, &dir, name)?,
-            false => None,
-        };
-        Ok(rustix::fs::unlinkat(&dir, name, flags)?)
+        let held = self.hold(cx, &dir, name)?;
+        rustix::fs::unlinkat(&dir, name, flags)?;
+        self.note_gone(held.as_ref(), (&dir, name));
+        Ok(())
     }
 
-    /// Opens `name` in `dir` again, if that is a directory whose descriptor was closed. It may be in use
-    /// when it has no name any more, by which it could be found, as the working directory of a
-    /// process in the guest.
+    /// What was held is not in that place any more.
+    fn note_gone(&self, held: Option<&KeptOpen>, from: (&Pinned, &CStr)) {
+        if let Some(held) = held {
+            self.moves.gone(held.inode(), &from.0.inode, from.1);
+        }
+    }
+
+    /// Opens `name` in `dir` again, if its descriptor was closed and that is a directory, or a file
+    /// with other names where names are needed to find it. A directory may be in use when it has no
+    /// name any more, as the working directory of a process in the guest; and the guest may not know
+    /// the file's other names.
     fn hold(&self, cx: &Context<'_>, dir: &Pinned, name: &CStr) -> Result<Option<KeptOpen>> {
         if !self.open_inodes.ran_short() {
             return Ok(None);
@@ -204,7 +212,8 @@ impl PassthroughFs {
         let Ok(stat) = stat_name(dir, name) else {
             return Ok(None);
         };
-        if kind(&stat) != Kind::Directory {
+        let has_others = stat.stx_nlink > 1 && dir.volume.reopening.needs_places();
+        if kind(&stat) != Kind::Directory && !has_others {
             return Ok(None);
         }
         let Some(known) = self.inodes.find(&identity(&stat)) else {

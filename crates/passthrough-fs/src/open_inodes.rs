@@ -97,6 +97,12 @@ pub(crate) struct KeptOpen {
     queue: Arc<Queue>,
 }
 
+impl KeptOpen {
+    pub(crate) const fn inode(&self) -> &Arc<Inode> {
+        &self.inode
+    }
+}
+
 impl Drop for KeptOpen {
     fn drop(&mut self) {
         self.inode.pin.remove_handle();

@@ -298,6 +298,33 @@ fn a_directory_that_the_guest_removes_stays_until_it_is_forgotten() {
     });
 }
 
+/// The name that the guest knows goes, by which alone the file could be found; it has another.
+#[test]
+fn a_file_whose_other_names_the_guest_does_not_know_stays_until_it_is_forgotten() {
+    each_way(|share| {
+        for take_away in [
+            |share: &Share| unlink(share, "known"),
+            |share: &Share| {
+                let (from, to) = ((NodeId::ROOT, "other"), (NodeId::ROOT, "known"));
+                rename(share, from, to, RenameFlags::empty());
+            },
+        ] {
+            std::fs::write(share.host("unknown"), "the file").unwrap();
+            std::fs::hard_link(share.host("unknown"), share.host("known")).unwrap();
+            std::fs::write(share.host("other"), "another").unwrap();
+            let node = share.node("known");
+            let before = descriptors_below(&share.path);
+            take_away(&share);
+            assert_eq!(share.attr(node).nlink, 1);
+            share.fs.forget(node, 1);
+            assert_eq!(descriptors_below(&share.path), before);
+            for name in ["known", "unknown", "other"] {
+                let _ = std::fs::remove_file(share.host(name));
+            }
+        }
+    });
+}
+
 #[test]
 fn what_the_host_puts_in_the_place_of_a_file_is_not_taken_for_it() {
     only_by_name(|share| {
