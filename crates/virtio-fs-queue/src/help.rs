@@ -32,10 +32,10 @@ pub(crate) struct Helpers {
 }
 
 impl Helpers {
-    /// One for each of so many processors but one.
-    pub(crate) fn on(processors: usize) -> Self {
+    /// One for each of so many processors but one, and no more than there can be threads.
+    pub(crate) fn on(processors: usize, max_threads: usize) -> Self {
         Self {
-            most: processors.saturating_sub(1),
+            most: processors.saturating_sub(1).min(max_threads),
             now: Arc::default(),
         }
     }

@@ -78,7 +78,7 @@ impl Pool {
     /// A pool where there are so many processors.
     pub(crate) fn on(processors: usize, max_threads: usize) -> Self {
         Self {
-            helpers: Helpers::on(processors),
+            helpers: Helpers::on(processors, max_threads),
             shared: Arc::new(Shared {
                 state: Mutex::default(),
                 work: Condvar::new(),

@@ -16,6 +16,9 @@ use virtio_fs_queue::{Polling, Pool};
 pub(crate) const TAG: &str = "test";
 pub(crate) const REQUEST_QUEUES: u16 = 4;
 
+/// Threads for what waits.
+const THREADS: usize = 2;
+
 /// A device with a filesystem that is empty.
 pub(crate) struct Device {
     stop: StopHandle,
@@ -27,12 +30,17 @@ pub(crate) struct Device {
 impl Device {
     /// Its filesystem is in memory.
     pub(crate) fn start() -> Self {
-        Self::serve(|_| Arc::new(Session::new(MemFs::new())))
+        Self::serve(THREADS, |_| Arc::new(Session::new(MemFs::new())))
+    }
+
+    /// As [`start`](Self::start), but its queues do all themselves.
+    pub(crate) fn start_without_threads() -> Self {
+        Self::serve(0, |_| Arc::new(Session::new(MemFs::new())))
     }
 
     /// Its filesystem is a directory of this machine.
     pub(crate) fn start_passthrough() -> Self {
-        Self::serve(|dir| {
+        Self::serve(THREADS, |dir| {
             let root = dir.join("shared");
             std::fs::create_dir(&root).unwrap();
             let config = Config::new(root).xattr(Xattr::On);
@@ -40,7 +48,7 @@ impl Device {
         })
     }
 
-    fn serve(filesystem: impl FnOnce(&Path) -> Arc<dyn Serve>) -> Self {
+    fn serve(threads: usize, filesystem: impl FnOnce(&Path) -> Arc<dyn Serve>) -> Self {
         let dir = TempDir::new().unwrap();
         let socket = dir.path().join("socket");
         let listener = UnixListener::bind(&socket).unwrap();
@@ -49,7 +57,7 @@ impl Device {
             tag: Some(TAG.parse::<Tag>().unwrap()),
             request_queues: Some(REQUEST_QUEUES),
             queue_affinity: None,
-            pool: Arc::new(Pool::new(2)),
+            pool: Arc::new(Pool::new(threads)),
             polling: Arc::new(Polling::never()),
         })
         .unwrap();
