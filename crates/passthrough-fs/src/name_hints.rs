@@ -1,12 +1,12 @@
 use std::hash::{BuildHasher, RandomState};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
 use fuse_fs::{Name, NodeId};
 
 use crate::lookup::Guess;
 
-/// Names that fit in each table, the first one first: 4, 16 and 64 KiB. Powers of two.
+/// Names that fit in each table, the first one first: 2, 8 and 32 KiB. Powers of two.
 const SLOTS: [usize; 3] = [1 << 10, 1 << 12, 1 << 14];
 /// A table gives way to the next one when one in so many of its slots was used: beyond that, ever
 /// more names share a slot.
@@ -24,7 +24,7 @@ const LAST: usize = SLOTS.len() - 1;
 #[derive(Debug)]
 pub(crate) struct NameHints {
     hasher: RandomState,
-    tables: [OnceLock<Box<[AtomicU32]>>; SLOTS.len()],
+    tables: [OnceLock<Box<[AtomicU16]>>; SLOTS.len()],
     /// Times that something new was remembered, as long as there is a larger table.
     news: AtomicU32,
 }
@@ -65,14 +65,15 @@ impl NameHints {
         }
     }
 
-    fn slot(&self, parent: NodeId, name: Name<'_>) -> Option<(&AtomicU32, u32)> {
+    fn slot(&self, parent: NodeId, name: Name<'_>) -> Option<(&AtomicU16, u16)> {
         let hash = self.hasher.hash_one((parent, name));
         let table = table_for(self.news.load(Ordering::Relaxed));
         let len = *SLOTS.get(table)?;
-        let vacant = || (0..len).map(|_| AtomicU32::new(0)).collect();
+        let vacant = || (0..len).map(|_| AtomicU16::new(0)).collect();
         let slots = self.tables.get(table)?.get_or_init(vacant);
         let slot = slots.get(hash as usize & len.wrapping_sub(1))?;
-        Some((slot, (hash >> 32) as u32))
+        // Bits that do not choose the slot; one more, as nothing is remembered by 0.
+        Some((slot, (hash >> 48) as u16 | 1))
     }
 }
 
