@@ -8,7 +8,7 @@ use fuse_wire::{DirentWriter, Errno, Handle, Name, NodeId, SymlinkTarget, XattrN
 
 use crate::{
     Attributes, Context, DirentPlusWriter, Entry, Negotiation, Opened, PayloadSink, PayloadSource,
-    Result, StatxAttributes,
+    Result, State, StatxAttributes,
 };
 
 /// A filesystem, as a guest's kernel asks for it.
@@ -527,4 +527,11 @@ pub trait FileSystem: Send + Sync {
     /// Makes all [`setlk`](Self::setlk) that wait at this moment fail with ENOLCK. Not EINTR, which
     /// a Linux guest whose caller got no signal would show as an unknown error.
     fn cancel_waits(&self) {}
+
+    /// What the guest holds, if that can be saved and loaded: node ids with their lookups, handles,
+    /// locks. It is loaded into a filesystem whose [`init`](Self::init) has agreed to what the guest
+    /// was told, and that has served nothing since.
+    fn state(&self) -> Option<&dyn State> {
+        None
+    }
 }

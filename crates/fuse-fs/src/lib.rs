@@ -147,6 +147,7 @@ mod policy;
 mod read_only;
 mod serve;
 mod session;
+mod state;
 mod types;
 
 pub use context::Context;
@@ -158,6 +159,7 @@ pub use payload::{BufferSink, BufferSource, IoFlags, PayloadSink, PayloadSource}
 pub use read_only::ReadOnly;
 pub use serve::{Blocking, Outcome, REPLY_BUFFER, Serve};
 pub use session::{Access, Session, SessionConfig, SessionStats};
+pub use state::State;
 pub use types::{Attributes, Entry, Negotiation, Opened, StatxAttributes};
 
 pub use fuse_wire::abi;

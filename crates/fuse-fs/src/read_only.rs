@@ -12,7 +12,7 @@ use fuse_wire::{
 use crate::policy::changes_something;
 use crate::{
     Attributes, Context, Entry, FileSystem, Negotiation, Opened, PayloadSink, PayloadSource,
-    Result, StatxAttributes,
+    Result, State, StatxAttributes,
 };
 
 /// A filesystem that nobody can change by way of this: every operation that could is EROFS and does
@@ -172,5 +172,9 @@ impl<F: FileSystem> FileSystem for ReadOnly<F> {
 
     fn cancel_waits(&self) {
         self.inner.cancel_waits();
+    }
+
+    fn state(&self) -> Option<&dyn State> {
+        self.inner.state()
     }
 }

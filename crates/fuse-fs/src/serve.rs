@@ -1,4 +1,4 @@
-use crate::{PayloadSink, PayloadSource};
+use crate::{PayloadSink, PayloadSource, State};
 
 /// Whether a request may wait where it is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -63,6 +63,12 @@ pub trait Serve: Send + Sync {
     /// The transport was reset, or the guest is gone: ends the session and forgets what it held.
     /// The next request must be INIT.
     fn reset(&self);
+
+    /// The state of the session, if it can be saved and loaded. A transport whose device is moved,
+    /// or is to be taken from a snapshot, asks for it.
+    fn state(&self) -> Option<&dyn State> {
+        None
+    }
 }
 
 /// Bytes that the `reply` buffer of [`Serve::serve`] needs: an extended attribute of 64 KiB and
