@@ -2,9 +2,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use fuse_fs::Serve;
+use virtio_fs_config::ConfigSpace;
 use virtio_fs_queue::{Counts, Polling, Pool};
 
-use crate::config_space::ConfigSpace;
 use crate::device::{Device, DeviceQueue};
 use crate::{QueueAffinity, Tag};
 
@@ -81,7 +81,7 @@ impl Backend {
             device: Arc::new(Device {
                 filesystem,
                 pool,
-                config_space: tag.map(|tag| ConfigSpace::new(&tag, told.into())),
+                config_space: tag.map(|tag| ConfigSpace::new(tag, told.into())),
                 queues: std::iter::once(DeviceQueue::hiprio())
                     .chain((0..most.into()).map(|n| {
                         let processors = queue_affinity.as_ref().and_then(|all| all.of(n));

@@ -4,12 +4,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use fuse_fs::Serve;
 use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
-use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
-use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
+use virtio_fs_config::{ConfigSpace, EVENT_IDX, INDIRECT_DESC, VERSION_1};
 use virtio_fs_queue::{Polling, Pool, Stats};
 
 use crate::affinity::Processors;
-use crate::config_space::ConfigSpace;
 
 /// What a device is, whoever its front-end is.
 pub(crate) struct Device {
@@ -33,17 +31,10 @@ pub(crate) struct DeviceQueue {
 /// Largest queue. Linux needs 512 for requests of 1 MiB; QEMU allows no more than 1024.
 pub(crate) const MAX_QUEUE_SIZE: u16 = 1024;
 
-pub(crate) const EVENT_IDX: u64 = feature(VIRTIO_RING_F_EVENT_IDX);
-pub(crate) const INDIRECT_DESC: u64 = feature(VIRTIO_RING_F_INDIRECT_DESC);
 pub(crate) const PROTOCOL_FEATURES: u64 = VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
 
 /// The virtio features that a device offers.
-pub(crate) const FEATURES: u64 =
-    feature(VIRTIO_F_VERSION_1) | EVENT_IDX | INDIRECT_DESC | PROTOCOL_FEATURES;
-
-const fn feature(bit: u32) -> u64 {
-    1u64.wrapping_shl(bit)
-}
+pub(crate) const FEATURES: u64 = VERSION_1 | EVENT_IDX | INDIRECT_DESC | PROTOCOL_FEATURES;
 
 impl DeviceQueue {
     /// The queue for what is not to wait for requests.

@@ -31,18 +31,16 @@
 
 mod affinity;
 mod backend;
-mod config_space;
 mod connection;
 mod daemon;
 mod device;
 mod event;
 mod memory;
 mod session;
-mod tag;
 mod vring;
 mod worker;
 
 pub use affinity::{AffinityError, QueueAffinity};
 pub use backend::{Backend, BackendConfig, ConfigError, MAX_REQUEST_QUEUES};
 pub use daemon::{Daemon, DaemonError, StopHandle};
-pub use tag::{Tag, TagError};
+pub use virtio_fs_config::{Tag, TagError};

@@ -14,11 +14,10 @@ use vhost::vhost_user::{
     Backend, Error as VhostUserError, GpuBackend, Result as VhostUserResult,
     VhostUserBackendReqHandlerMut,
 };
+use virtio_fs_config::{EVENT_IDX, INDIRECT_DESC};
 use vm_memory::GuestAddress;
 
-use crate::device::{
-    Device, EVENT_IDX, FEATURES, INDIRECT_DESC, MAX_QUEUE_SIZE, PROTOCOL_FEATURES,
-};
+use crate::device::{Device, FEATURES, MAX_QUEUE_SIZE, PROTOCOL_FEATURES};
 use crate::memory::{MAX_REGIONS, MemoryTable};
 use crate::vring::{Areas, Surroundings, Vring};
 use crate::worker::Kick;
@@ -302,7 +301,11 @@ impl VhostUserBackendReqHandlerMut for Session {
             &self.device.config_space,
             usize::try_from(size.min(MAX_CONFIG)),
         ) {
-            (Some(space), Ok(size)) => Ok(space.read(offset, size)),
+            (Some(space), Ok(size)) => {
+                let mut bytes = vec![0; size];
+                space.read(offset.into(), &mut bytes);
+                Ok(bytes)
+            }
             _ => not_offered(),
         }
     }

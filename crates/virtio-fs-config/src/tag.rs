@@ -1,8 +1,11 @@
-use std::fmt;
-use std::str::FromStr;
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+use core::error::Error;
+use core::fmt;
+use core::str::FromStr;
 
 /// Bytes of a tag in config space (`struct virtio_fs_config`).
-pub(crate) const TAG_LEN: usize = 36;
+pub const TAG_LEN: usize = 36;
 
 /// What the guest mounts: the name of a virtio-fs device, 1 to 36 bytes of UTF-8 without NUL and
 /// without a newline, which the Linux driver refuses (virtio 1.x, section 5.11.4).
@@ -10,16 +13,13 @@ pub(crate) const TAG_LEN: usize = 36;
 pub struct Tag(String);
 
 /// Why text is not a tag.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TagError {
     /// Nothing there.
-    #[error("a tag cannot be empty")]
     Empty,
     /// More than 36 bytes.
-    #[error("a tag has at most {TAG_LEN} bytes, this one has {0}")]
     TooLong(usize),
     /// A NUL, which would end it early, or a newline.
-    #[error("a tag cannot contain a NUL or a newline")]
     Character,
 }
 
@@ -43,6 +43,20 @@ impl FromStr for Tag {
         }
     }
 }
+
+impl fmt::Display for TagError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("a tag cannot be empty"),
+            Self::TooLong(len) => {
+                write!(f, "a tag has at most {TAG_LEN} bytes, this one has {len}")
+            }
+            Self::Character => f.write_str("a tag cannot contain a NUL or a newline"),
+        }
+    }
+}
+
+impl Error for TagError {}
 
 impl fmt::Display for Tag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
