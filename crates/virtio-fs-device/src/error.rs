@@ -1,0 +1,119 @@
+use std::io;
+use std::time::Duration;
+
+use crate::{Call, MAX_QUEUE_SIZE, MAX_REQUEST_QUEUES, State};
+
+/// Why a call failed. What it leaves the device in says the call's documentation; unless that says
+/// otherwise, as it was.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The call is not for this state: see the table of [`Device`](crate::Device).
+    #[error("{call} is not possible: the device is {state}")]
+    WrongState {
+        /// What was asked.
+        call: Call,
+        /// Where the device was.
+        state: State,
+    },
+    /// No power of two, or too large.
+    #[error("a queue has a power of two of descriptors, at most {MAX_QUEUE_SIZE}, not {0}")]
+    QueueSize(u16),
+    /// None, or too many.
+    #[error("a device has 1 to {MAX_REQUEST_QUEUES} request queues, not {0}")]
+    RequestQueues(u32),
+    /// The daemon serves fewer queues than the device is to have.
+    #[error("the daemon serves {there} queues, and {wanted} are wanted, hiprio among them")]
+    TooManyQueues {
+        /// As many as the device is to have.
+        wanted: u16,
+        /// As many as the daemon has.
+        there: u64,
+    },
+    /// Neither the VMM nor the daemon names the device.
+    #[error("the device has no tag: set DeviceConfig::tag, or start the daemon with --tag")]
+    NoTag,
+    /// The daemon's configuration space is not one that a driver takes.
+    #[error("the daemon's configuration space cannot be used: {0}")]
+    ConfigSpace(virtio_fs_config::ConfigSpaceError),
+    /// The driver accepts what was not offered.
+    #[error("the driver accepts features that were not offered: {0:#x}")]
+    UnknownFeatures(u64),
+    /// The driver, or the daemon, lacks features without which there can be no device.
+    #[error("features are missing that are needed: {0:#x}")]
+    MissingFeatures(u64),
+    /// The queue is none of the device's, or named twice.
+    #[error("queue {0} is not there, or named twice")]
+    Queue(u16),
+    /// A daemon cannot have the guest's memory, as a region of it is not a mapping of a file.
+    #[error("the guest's memory at {0:#x} is not a mapping of a file: a daemon cannot share it")]
+    NotShared(u64),
+    /// More regions than the daemon takes, or none.
+    #[error("the daemon takes 1 to {most} regions of memory, not {there}")]
+    Regions {
+        /// As many as there are.
+        there: usize,
+        /// As many as it takes.
+        most: usize,
+    },
+    /// The daemon does not offer what it takes.
+    #[error("the daemon does not offer {0}")]
+    Unsupported(&'static str),
+    /// The daemon is gone, or was given up. One that listens where it did is gone on with.
+    #[error("cannot {doing}: the daemon is gone")]
+    Disconnected {
+        /// What it was to do.
+        doing: &'static str,
+    },
+    /// The daemon did not do it in time, and was given up.
+    #[error("cannot {doing}: the daemon took more than {limit:?}")]
+    Timeout {
+        /// What it was to do.
+        doing: &'static str,
+        /// How long it had.
+        limit: Duration,
+    },
+    /// The daemon says no.
+    #[error("cannot {doing}: the daemon refused")]
+    Refused {
+        /// What it was to do.
+        doing: &'static str,
+    },
+    /// The daemon said what the protocol does not allow, and was given up.
+    #[error("cannot {doing}: the daemon broke the protocol: {rule}")]
+    Protocol {
+        /// What it was to do.
+        doing: &'static str,
+        /// The rule that it broke.
+        rule: &'static str,
+    },
+    /// The system refused something.
+    #[error("cannot {doing}: {source}")]
+    Io {
+        /// What it was for.
+        doing: &'static str,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A saved state is of a version that this crate does not know.
+    #[error("the state was saved as version {0}, which is not known here")]
+    StateVersion(u32),
+    /// A saved state is not of this device, or damaged.
+    #[error("the saved state does not fit the device: {0}")]
+    State(&'static str),
+    /// The daemon's state is larger than it may be.
+    #[error("the daemon's state is larger than {0} bytes: raise the limit")]
+    StateSize(u64),
+    /// The daemon that is there now is another one than the guest knows.
+    #[error("the daemon that came back differs: {0}")]
+    Changed(&'static str),
+}
+
+impl Error {
+    pub(crate) fn io<E: Into<io::Error>>(doing: &'static str) -> impl FnOnce(E) -> Self {
+        move |source| Self::Io {
+            doing,
+            source: source.into(),
+        }
+    }
+}
