@@ -3,7 +3,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use virtio_fs_queue::{Position, Queue, QueueConfig, Resources};
+use virtio_fs_queue::{Position, Queue, QueueConfig, Resources, StartError};
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace};
 
 use crate::device::{Device, DeviceQueue};
@@ -169,6 +169,7 @@ impl Vring {
                 let error = self.error.clone();
                 self.worker = Some(Worker::start(place, queue, kick.clone(), error)?);
             }
+            Err(error @ StartError::NoMemory(_)) => return Err(io::Error::other(error)),
             Err(error) => around.queue.refuse(index, &error),
         }
         Ok(())

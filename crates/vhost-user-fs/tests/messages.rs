@@ -277,15 +277,39 @@ fn guest_memory(frontend: &vhost::vhost_user::Frontend) {
 
 /// The most descriptors that this process may have.
 fn limit_descriptors(current: u64) {
-    let limit = getrlimit(Resource::Nofile);
-    setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: Some(current),
-            ..limit
-        },
-    )
-    .unwrap();
+    limit(Resource::Nofile, Some(current));
+}
+
+fn limit(resource: Resource, current: Option<u64>) {
+    let limit = getrlimit(resource);
+    setrlimit(resource, Rlimit { current, ..limit }).unwrap();
+}
+
+/// That is no fault of the driver's, and the front-end is not to believe that its queue is served.
+#[test]
+fn a_daemon_without_memory_says_so() {
+    // The limit is that of the whole process.
+    if !alone("a_daemon_without_memory_says_so") {
+        return;
+    }
+    let running = start();
+    let guest = Guest::new();
+    let mut frontend = running.negotiate();
+    guest.give_memory(&frontend);
+    guest.set_up(&mut frontend, 1, 0);
+    guest.ask();
+    frontend.set_vring_enable(1, false).unwrap();
+
+    // Not one mapping more.
+    limit(Resource::As, Some(0));
+    frontend.set_vring_enable(1, true).unwrap_err();
+    limit(Resource::As, None);
+
+    let mut frontend = running.negotiate();
+    guest.give_memory(&frontend);
+    guest.clear_rings();
+    guest.set_up(&mut frontend, 1, 0);
+    guest.ask();
 }
 
 #[test]
