@@ -46,6 +46,18 @@ pub(crate) struct MemoryTable {
     places: Vec<Place>,
 }
 
+/// What is to be a guest's memory next.
+pub(crate) struct Change {
+    memory: Memory,
+    places: Vec<Place>,
+}
+
+impl Change {
+    pub(crate) const fn memory(&self) -> &Memory {
+        &self.memory
+    }
+}
+
 /// A region as the front-end sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Place {
@@ -68,12 +80,11 @@ impl MemoryTable {
         &self.shared
     }
 
-    /// Puts `regions` in the place of all that there were.
-    pub(crate) fn replace(
-        &mut self,
+    /// `regions` in the place of all that there are.
+    pub(crate) fn replaced(
         regions: &[VhostUserMemoryRegion],
         files: Vec<File>,
-    ) -> Result<(), MemoryError> {
+    ) -> Result<Change, MemoryError> {
         let mut mapped = regions
             .iter()
             .zip(files)
@@ -81,47 +92,51 @@ impl MemoryTable {
             .collect::<Result<Vec<_>, _>>()?;
         // The specification asks for no order.
         mapped.sort_by_key(|region| region.start_addr());
-        self.publish(Memory::from_arc_regions(mapped)?);
-        self.places = regions.iter().map(Place::of).collect();
-        Ok(())
+        Ok(Change {
+            memory: Memory::from_arc_regions(mapped)?,
+            places: regions.iter().map(Place::of).collect(),
+        })
     }
 
-    pub(crate) fn add(
-        &mut self,
+    pub(crate) fn with(
+        &self,
         region: &VhostUserMemoryRegion,
         file: File,
-    ) -> Result<(), MemoryError> {
+    ) -> Result<Change, MemoryError> {
         if self.places.len() >= MAX_REGIONS {
             return Err(MemoryError::TooMany);
         }
-        let more = self.shared.memory().insert_region(map(region, file)?)?;
-        self.publish(more);
-        self.places.push(Place::of(region));
-        Ok(())
+        let memory = self.shared.memory().insert_region(map(region, file)?)?;
+        let place = Place::of(region);
+        let places = self.places.iter().copied().chain([place]).collect();
+        Ok(Change { memory, places })
     }
 
-    pub(crate) fn remove(&mut self, region: &VhostUserMemoryRegion) -> Result<(), MemoryError> {
+    pub(crate) fn without(&self, region: &VhostUserMemoryRegion) -> Result<Change, MemoryError> {
         let Place { guest, size, .. } = Place::of(region);
-        let (less, _) = self
+        let (memory, _) = self
             .shared
             .memory()
             .remove_region(GuestAddress(guest), size)
             .map_err(|_| MemoryError::NoRegion { guest, size })?;
-        self.publish(less);
-        self.places.retain(|place| place.guest != guest);
-        Ok(())
+        let mut places = self.places.clone();
+        places.retain(|place| place.guest != guest);
+        Ok(Change { memory, places })
+    }
+
+    /// From now on this is the guest's memory.
+    pub(crate) fn apply(&mut self, change: Change) {
+        let Change { memory, places } = change;
+        let guard = self.shared.lock();
+        guard
+            .unwrap_or_else(PoisonError::into_inner)
+            .replace(memory);
+        self.places = places;
     }
 
     /// The guest's address of what the front-end has at `user`.
     pub(crate) fn guest_address(&self, user: u64) -> Option<GuestAddress> {
         self.places.iter().find_map(|place| place.translate(user))
-    }
-
-    fn publish(&self, memory: Memory) {
-        let guard = self.shared.lock();
-        guard
-            .unwrap_or_else(PoisonError::into_inner)
-            .replace(memory);
     }
 }
 
@@ -184,7 +199,7 @@ mod tests {
             .iter()
             .map(|&(guest, user)| region(guest, user))
             .unzip();
-        table.replace(&regions, files).unwrap();
+        table.apply(MemoryTable::replaced(&regions, files).unwrap());
         table
     }
 
@@ -209,9 +224,9 @@ mod tests {
         let mut table = table(&[(0, 0x10_0000)]);
         let before = table.shared().memory();
         let (more, file) = region(0x1000, 0x20_0000);
-        table.add(&more, file).unwrap();
+        table.apply(table.with(&more, file).unwrap());
         let (first, _) = region(0, 0x10_0000);
-        table.remove(&first).unwrap();
+        table.apply(table.without(&first).unwrap());
         before.write_obj(7u8, GuestAddress(0)).unwrap();
         let after = table.shared().memory();
         after.write_obj(7u8, GuestAddress(0x1000)).unwrap();
@@ -221,13 +236,13 @@ mod tests {
 
     #[test]
     fn what_cannot_be_changes_nothing() {
-        let mut table = table(&[(0, 0x10_0000)]);
+        let table = table(&[(0, 0x10_0000)]);
         let (overlapping, file) = region(0x800, 0x20_0000);
-        table.add(&overlapping, file).unwrap_err();
+        assert!(table.with(&overlapping, file).is_err());
         let (short, file) = region(0x8000, 0x20_0000);
         file.set_len(SIZE - 1).unwrap();
-        table.add(&short, file).unwrap_err();
-        table.remove(&short).unwrap_err();
+        assert!(table.with(&short, file).is_err());
+        assert!(table.without(&short).is_err());
         assert_eq!(table.shared().memory().num_regions(), 1);
         assert_eq!(table.guest_address(0x20_0000), None);
     }
@@ -237,7 +252,7 @@ mod tests {
         let mut table = table(&[(0, 0)]);
         let mut at = |n: u64| {
             let (region, file) = region(n * SIZE, n * SIZE);
-            table.add(&region, file)
+            table.with(&region, file).map(|change| table.apply(change))
         };
         for n in 1..MAX_REGIONS as u64 {
             at(n).unwrap();

@@ -18,7 +18,7 @@ use virtio_fs_config::{EVENT_IDX, INDIRECT_DESC};
 use vm_memory::GuestAddress;
 
 use crate::device::{Device, FEATURES, MAX_QUEUE_SIZE, PROTOCOL_FEATURES};
-use crate::memory::{MAX_REGIONS, MemoryTable};
+use crate::memory::{Change, MAX_REGIONS, MemoryError, MemoryTable};
 use crate::vring::{Areas, Surroundings, Vring};
 use crate::worker::Kick;
 
@@ -126,6 +126,17 @@ impl Session {
             .try_for_each(|index| self.with_vring(index, &mut change))
     }
 
+    /// Queues whose rings are not in the guest's memory any more are not served before these are
+    /// there again, and no more of them is touched once the front-end is told that it is gone.
+    fn change_memory(&mut self, change: Result<Change, MemoryError>) -> VhostUserResult<()> {
+        let change = change.map_err(|error| VhostUserError::ReqHandlerError(error.into()))?;
+        for vring in &mut self.vrings {
+            vring.leave_unless_in(change.memory());
+        }
+        self.memory.apply(change);
+        self.with_all_vrings(Vring::resume)
+    }
+
     fn guest_address(&self, user: u64) -> Result<GuestAddress, Refusal> {
         self.memory
             .guest_address(user)
@@ -206,9 +217,7 @@ impl VhostUserBackendReqHandlerMut for Session {
         files: Vec<File>,
         _postcopy: Option<bool>,
     ) -> VhostUserResult<Option<Vec<VhostUserMemoryRegionBase>>> {
-        self.memory
-            .replace(regions, files)
-            .map_err(|error| VhostUserError::ReqHandlerError(error.into()))?;
+        self.change_memory(MemoryTable::replaced(regions, files))?;
         Ok(None)
     }
 
@@ -222,16 +231,12 @@ impl VhostUserBackendReqHandlerMut for Session {
         file: File,
         _postcopy: Option<bool>,
     ) -> VhostUserResult<Option<VhostUserMemoryRegionBase>> {
-        self.memory
-            .add(region, file)
-            .map_err(|error| VhostUserError::ReqHandlerError(error.into()))?;
+        self.change_memory(self.memory.with(region, file))?;
         Ok(None)
     }
 
     fn remove_mem_region(&mut self, region: &VhostUserSingleMemoryRegion) -> VhostUserResult<()> {
-        self.memory
-            .remove(region)
-            .map_err(|error| VhostUserError::ReqHandlerError(error.into()))
+        self.change_memory(self.memory.without(region))
     }
 
     fn set_vring_num(&mut self, index: u32, num: u32) -> VhostUserResult<()> {

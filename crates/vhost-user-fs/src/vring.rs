@@ -3,12 +3,12 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use virtio_fs_queue::{Position, Queue, QueueConfig, Resources, StartError};
+use virtio_fs_queue::{Position, Queue, QueueConfig, Resources, RingError, StartError};
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace};
 
 use crate::device::{Device, DeviceQueue};
 use crate::event::Signal;
-use crate::memory::SharedMemory;
+use crate::memory::{Memory, SharedMemory};
 use crate::worker::{Kick, Place, Worker};
 
 /// Offset of `idx` in the used ring (virtio 1.x, section 2.7.8).
@@ -18,7 +18,8 @@ const USED_IDX: u64 = 2;
 ///
 /// It is served while it is enabled and has a kick. What says where the ring is, and from where on it
 /// is to be served, ends that; then the next kick or enabling begins anew. So a ring is never
-/// served half set up.
+/// served half set up. One that is not in the guest's memory, or is taken out of it, is served when
+/// it is there again.
 #[derive(Default)]
 pub(crate) struct Vring {
     size: u16,
@@ -30,6 +31,8 @@ pub(crate) struct Vring {
     call: Signal,
     error: Signal,
     worker: Option<Worker>,
+    /// It would be served if it were in the guest's memory.
+    awaits_memory: bool,
 }
 
 /// Where the parts of a ring are.
@@ -139,8 +142,29 @@ impl Vring {
         Ok(())
     }
 
+    /// Ends serving where the ring is not in `memory`, which is to be the guest's.
+    pub(crate) fn leave_unless_in(&mut self, memory: &Memory) {
+        let worker = self.worker.as_ref();
+        if worker.is_some_and(|worker| !worker.is_within(memory)) {
+            self.stop();
+            self.awaits_memory = true;
+        }
+    }
+
+    /// Goes on where all that lacked was memory.
+    ///
+    /// # Errors
+    /// The system lacks what it takes to serve the ring.
+    pub(crate) fn resume(&mut self, around: &Surroundings<'_>) -> io::Result<()> {
+        if self.awaits_memory {
+            self.start(around)?;
+        }
+        Ok(())
+    }
+
     /// Ends serving, waits for what is in flight, and remembers where to go on.
     pub(crate) fn stop(&mut self) {
+        self.awaits_memory = false;
         if let Some(worker) = self.worker.take() {
             self.next_avail = worker.stop().next_avail;
         }
@@ -155,6 +179,7 @@ impl Vring {
         if !self.enabled || self.worker.is_some() {
             return Ok(());
         }
+        self.awaits_memory = false;
         let index = around.index;
         let Some(areas) = self.areas else {
             around.queue.refuse(index, &"nobody says where it is");
@@ -170,7 +195,10 @@ impl Vring {
                 self.worker = Some(Worker::start(place, queue, kick.clone(), error)?);
             }
             Err(error @ StartError::NoMemory(_)) => return Err(io::Error::other(error)),
-            Err(error) => around.queue.refuse(index, &error),
+            Err(error) => {
+                self.awaits_memory = matches!(error, StartError::Ring(RingError::Outside { .. }));
+                around.queue.refuse(index, &error);
+            }
         }
         Ok(())
     }

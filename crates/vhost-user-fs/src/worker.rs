@@ -14,7 +14,7 @@ use virtio_fs_queue::{Drained, Position, Queue};
 
 use crate::affinity::Processors;
 use crate::event::Signal;
-use crate::memory::SharedMemory;
+use crate::memory::{Memory, SharedMemory};
 
 /// How often a ring is looked at whose driver does not kick.
 const POLL_INTERVAL: Timespec = Timespec {
@@ -114,6 +114,11 @@ impl Worker {
         self.shared.polled.store(polled, Ordering::SeqCst);
         self.shared.wake();
         Ok(())
+    }
+
+    /// Whether the ring is in `memory`.
+    pub(crate) fn is_within(&self, memory: &Memory) -> bool {
+        self.shared.queue.is_within(memory)
     }
 
     /// Stops serving, waits for what is in flight and for the thread, and returns where to go on.

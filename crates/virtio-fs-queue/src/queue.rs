@@ -128,6 +128,12 @@ impl<AS: GuestSpace> Queue<AS> {
         }
     }
 
+    /// Whether the ring lies in `memory`. It is to be stopped before memory where it does not
+    /// becomes the guest's, or is broken when it is served then.
+    pub fn is_within(&self, memory: &AS::M) -> bool {
+        ring::find(memory, &self.shared.config).is_ok()
+    }
+
     /// Stops serving, waits for what is in flight, and returns where to go on. After that no guest
     /// memory is touched, and [`drain`](Self::drain) does nothing.
     ///

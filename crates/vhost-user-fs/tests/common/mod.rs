@@ -203,14 +203,18 @@ impl Guest {
     }
 
     pub(crate) fn give_memory(&self, frontend: &Frontend) {
-        let region = VhostUserMemoryRegionInfo {
+        frontend.set_mem_table(&[self.region()]).unwrap();
+    }
+
+    /// All of its memory.
+    pub(crate) fn region(&self) -> VhostUserMemoryRegionInfo {
+        VhostUserMemoryRegionInfo {
             guest_phys_addr: 0,
             memory_size: LEN,
             userspace_addr: USER,
             mmap_offset: 0,
             mmap_handle: self.file.as_raw_fd(),
-        };
-        frontend.set_mem_table(&[region]).unwrap();
+        }
     }
 
     /// Sets queue `index` up to start at `next_avail`, and enables it.
