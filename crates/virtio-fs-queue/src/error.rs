@@ -40,6 +40,14 @@ pub enum StartError {
     /// An area is not in guest memory.
     #[error(transparent)]
     Ring(#[from] RingError),
+    /// The record of what is in flight is too short.
+    #[error("a queue of size {size} cannot be recorded where there is room for {room} descriptors")]
+    Record {
+        /// The size of the queue.
+        size: u16,
+        /// Descriptors that the record is about.
+        room: u16,
+    },
     /// The system refuses the memory that a queue needs (mmap(2)).
     #[error("there is no memory for a queue: {0}")]
     NoMemory(std::io::ErrorKind),

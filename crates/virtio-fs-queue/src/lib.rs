@@ -14,6 +14,7 @@
 //! * [`Polling`] says for how long a queue that has served everything looks out for more before it
 //!   asks for a kick.
 //! * [`Queue::stop`] waits for what is in flight and tells where to continue.
+//! * [`InFlightRecord`] keeps what is in flight where it outlives the process.
 //!
 //! **The way of a request.** Header and arguments are copied out of guest memory once, then
 //! decoded; the payload of READ and WRITE moves between the file and guest memory in one
@@ -67,6 +68,7 @@ mod payload;
 mod poll;
 mod pool;
 mod queue;
+mod record;
 mod request;
 mod ring;
 mod segment;
@@ -80,6 +82,7 @@ pub use error::{ChainError, RingArea, RingError, StartError};
 pub use poll::{PollLimit, PollLimitError, Polling};
 pub use pool::Pool;
 pub use queue::{Drained, Queue};
+pub use record::{InFlightRecord, RecordError};
 pub use stats::{Counts, Stats};
 
 use vm_memory::{GuestAddressSpace, GuestMemoryBackend};

@@ -13,12 +13,13 @@ use crate::help::{self, Help};
 use crate::in_flight::InFlight;
 use crate::offload::Offloaded;
 use crate::poll::{Polled, Poller};
+use crate::record::Notes;
 use crate::request::{Served, Server, copy_message};
 use crate::ring::{self, Ring, UsedElement};
 use crate::storage::Storage;
 use crate::sys::ReplyBuffer;
 use crate::used::{Batch, UsedEnd};
-use crate::{GuestSpace, Position, QueueConfig, Resources, RingError, StartError};
+use crate::{GuestSpace, InFlightRecord, Position, QueueConfig, Resources, RingError, StartError};
 
 /// How often what waits is told to give up, while the queue waits for it to do so.
 const CANCEL_INTERVAL: Duration = Duration::from_millis(10);
@@ -53,6 +54,8 @@ struct AvailEnd {
     poller: Poller,
     /// A request was left to the pool since the last opportunity to poll.
     offloaded: bool,
+    /// Where what is taken is recorded.
+    notes: Option<Notes>,
 }
 
 /// Why [`Queue::drain`] returned.
@@ -73,17 +76,47 @@ impl<AS: GuestSpace> Queue<AS> {
     /// # Errors
     /// The ring cannot be where it is said to be, or not be like that.
     pub fn start(config: QueueConfig, resources: Resources<AS>) -> Result<Self, StartError> {
+        Self::begin(config, resources, None)
+    }
+
+    /// As [`start`](Self::start), and keeps `record` of what is in flight. What that has already is
+    /// served first, in the order in which it was taken: whoever served the ring before did not give
+    /// it back.
+    ///
+    /// What was taken so far is what was given back and what is in flight, so `next_avail` in
+    /// `config` is not needed.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start), or the ring has more descriptors than the record is about.
+    pub fn start_recorded(
+        config: QueueConfig,
+        resources: Resources<AS>,
+        record: InFlightRecord,
+    ) -> Result<Self, StartError> {
+        Self::begin(config, resources, Some(record))
+    }
+
+    fn begin(
+        config: QueueConfig,
+        resources: Resources<AS>,
+        record: Option<InFlightRecord>,
+    ) -> Result<Self, StartError> {
         config.check()?;
         ring::find(&*resources.memory.memory(), &config)?;
         let Position {
-            next_avail,
+            mut next_avail,
             next_used,
         } = config.position;
+        let mut notes = None;
+        if let Some(record) = &record {
+            let found = notes.insert(Notes::new(record.clone(), config.size, next_used)?);
+            next_avail = next_used.wrapping_add(found.unfinished());
+        }
         Ok(Self {
             shared: Arc::new(Shared {
                 config,
                 resources,
-                used: UsedEnd::new(next_used),
+                used: UsedEnd::new(next_used, record),
                 in_flight: InFlight::default(),
                 broken: AtomicBool::new(false),
             }),
@@ -94,6 +127,7 @@ impl<AS: GuestSpace> Queue<AS> {
                 segments: Storage::default(),
                 poller: Poller::default(),
                 offloaded: false,
+                notes,
             }),
             stopping: AtomicBool::new(false),
         })
@@ -141,7 +175,11 @@ impl<AS: GuestSpace> Queue<AS> {
     /// may be no end to that.
     pub fn stop(&self) -> Position {
         self.stopping.store(true, Ordering::SeqCst);
-        let next_avail = self.avail().next_avail;
+        let next_avail = {
+            let mut avail = self.avail();
+            self.finish(&mut avail);
+            avail.next_avail
+        };
         // One that is on its way to wait is found there the next time.
         while !self.shared.in_flight.wait_for_none(CANCEL_INTERVAL) {
             self.shared.resources.filesystem.cancel_waits();
@@ -149,6 +187,20 @@ impl<AS: GuestSpace> Queue<AS> {
         Position {
             next_avail,
             next_used: self.shared.used.next_used(),
+        }
+    }
+
+    /// Serves what was in flight before the start, if nothing was served since.
+    fn finish(&self, avail: &mut AvailEnd) {
+        if avail
+            .notes
+            .as_ref()
+            .is_none_or(|notes| notes.unfinished() == 0)
+        {
+            return;
+        }
+        if let Err(error) = self.round(avail, 0, &mut Batch::default()) {
+            self.shared.break_ring(&error);
         }
     }
 
@@ -215,6 +267,10 @@ impl<AS: GuestSpace, M: GuestMemoryBackend> Round<'_, '_, AS, M> {
         if available == 0 {
             self.ring.suppress_kicks()?;
         }
+        if avail.notes.is_some() {
+            self.shared.used.settle();
+            self.serve_unfinished(avail)?;
+        }
         for behind in (0..available).rev() {
             if self.has_to_end() {
                 break;
@@ -280,10 +336,31 @@ impl<AS: GuestSpace, M: GuestMemoryBackend> Round<'_, '_, AS, M> {
         self.stopping.load(Ordering::SeqCst) || self.shared.broken.load(Ordering::Relaxed)
     }
 
+    /// Serves what was in flight before the start. All of it, as it counts as taken.
+    fn serve_unfinished(&mut self, avail: &mut AvailEnd) -> Result<(), RingError> {
+        while let Some(head) = avail.notes.as_mut().and_then(Notes::next_unfinished) {
+            self.serve_chain(avail, head, false)?;
+        }
+        Ok(())
+    }
+
     /// Takes the next chain, of which there is one, and serves it; there may be `more` behind it.
     fn serve_next(&mut self, avail: &mut AvailEnd, more: bool) -> Result<(), RingError> {
         let head = self.ring.head(avail.next_avail)?;
         avail.next_avail = avail.next_avail.wrapping_add(1);
+        if let Some(notes) = &mut avail.notes {
+            notes.take(head);
+        }
+        self.serve_chain(avail, head, more)
+    }
+
+    /// Serves the chain at `head`, which counts as taken.
+    fn serve_chain(
+        &mut self,
+        avail: &mut AvailEnd,
+        head: u16,
+        more: bool,
+    ) -> Result<(), RingError> {
         let stats = &self.shared.resources.stats;
         stats.count_chain();
         if let Err(error) = self.chain.walk(self.memory, &self.ring, head) {

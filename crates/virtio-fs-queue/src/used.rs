@@ -3,8 +3,8 @@ use std::sync::{Mutex, PoisonError};
 use arrayvec::ArrayVec;
 use vm_memory::bitmap::BitmapSlice;
 
-use crate::RingError;
 use crate::ring::{Ring, UsedElement};
+use crate::{InFlightRecord, RingError};
 
 /// Most chains that are kept before the driver is told of them.
 ///
@@ -45,21 +45,31 @@ impl Batch {
 
 /// The device's end of the used ring, which the queue's thread and those of the pool share.
 #[derive(Debug)]
-pub(crate) struct UsedEnd(Mutex<State>);
+pub(crate) struct UsedEnd {
+    state: Mutex<State>,
+    record: Option<InFlightRecord>,
+}
 
 #[derive(Debug)]
 struct State {
     next_used: u16,
     /// Up to where the driver was asked whether it wants an interrupt.
     asked: Option<u16>,
+    /// The chain that was linked into the record last.
+    last_linked: u16,
 }
 
 impl UsedEnd {
-    pub(crate) fn new(next_used: u16) -> Self {
-        Self(Mutex::new(State {
-            next_used,
-            asked: None,
-        }))
+    /// One that strikes off `record` what it gives back, where there is one.
+    pub(crate) fn new(next_used: u16, record: Option<InFlightRecord>) -> Self {
+        Self {
+            state: Mutex::new(State {
+                next_used,
+                asked: None,
+                last_linked: 0,
+            }),
+            record,
+        }
     }
 
     /// Chains given back so far, modulo 2^16.
@@ -81,15 +91,32 @@ impl UsedEnd {
         for element in &batch.elements {
             ring.write_used(next_used, *element)?;
             next_used = next_used.wrapping_add(1);
+            if let Some(record) = &self.record {
+                record.link(element.head, state.last_linked);
+                state.last_linked = element.head;
+            }
+        }
+        ring.publish(next_used)?;
+        if let Some(record) = &self.record {
+            let heads = batch.elements.iter().map(|element| element.head);
+            record.strike_off(heads, next_used);
         }
         batch.clear();
-        ring.publish(next_used)?;
         state.next_used = next_used;
         let asked = state.asked.replace(next_used);
         ring.wants_interrupt(asked, next_used)
     }
 
+    /// Waits until what the driver was given back is struck off the record, as far as it knows.
+    ///
+    /// It may have made the same descriptors available again, which are to be noted after that.
+    pub(crate) fn settle(&self) {
+        if self.record.is_some() {
+            drop(self.lock());
+        }
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
