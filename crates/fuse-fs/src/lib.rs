@@ -159,7 +159,7 @@ pub use payload::{BufferSink, BufferSource, IoFlags, PayloadSink, PayloadSource}
 pub use read_only::ReadOnly;
 pub use serve::{Blocking, Outcome, REPLY_BUFFER, Serve};
 pub use session::{Access, Session, SessionConfig, SessionStats};
-pub use state::State;
+pub use state::{State, StateForm, StateReader, StateWriter};
 pub use types::{Attributes, Entry, Negotiation, Opened, StatxAttributes};
 
 pub use fuse_wire::abi;

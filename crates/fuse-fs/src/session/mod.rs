@@ -2,6 +2,7 @@
 
 mod agreement;
 mod config;
+mod saved;
 mod stats;
 
 pub(crate) use agreement::{Agreement, PAGE};
@@ -15,11 +16,12 @@ use fuse_wire::flags::InitFlags;
 use fuse_wire::{Errno, NodeId, Opcode, Operation, Reply, ReplyForm, Request, RequestError};
 
 use self::agreement::AgreementCell;
+use self::saved::Offer;
 use self::stats::Counters;
 use crate::dispatch::{Answer, Call, Failure, Room, dispatch, least_body};
 use crate::negotiate::{self, Version};
 use crate::{
-    Blocking, Context, Error, FileSystem, Outcome, PayloadSink, PayloadSource, Serve, policy,
+    Blocking, Context, Error, FileSystem, Outcome, PayloadSink, PayloadSource, Serve, State, policy,
 };
 
 /// Serves a [`FileSystem`] to one guest.
@@ -62,8 +64,8 @@ pub struct Session<F> {
     fs: F,
     config: SessionConfig,
     agreement: AgreementCell,
-    /// Held while the session begins or ends.
-    lifecycle: Mutex<()>,
+    /// Held while the session begins or ends: what the guest said when it began.
+    lifecycle: Mutex<Offer>,
     counters: Counters,
 }
 
@@ -81,7 +83,7 @@ impl<F: FileSystem> Session<F> {
             fs,
             config,
             agreement: AgreementCell::default(),
-            lifecycle: Mutex::new(()),
+            lifecycle: Mutex::default(),
             counters: Counters::default(),
         }
     }
@@ -138,6 +140,10 @@ impl<F: FileSystem> Serve for Session<F> {
     fn reset(&self) {
         let _turn = self.take_turn();
         self.end();
+    }
+
+    fn state(&self) -> Option<&dyn State> {
+        self.fs.state().map(|_| self as &dyn State)
     }
 }
 
@@ -321,7 +327,7 @@ impl<F: FileSystem> Session<F> {
     }
 
     fn init(&self, init: &InitIn, room: &mut Room<'_>) -> Answer {
-        let _turn = self.take_turn();
+        let mut turn = self.take_turn();
         self.end();
         if negotiate::check_version(init)? == Version::NewerMajor {
             return room.reply(&Reply::Init(negotiate::our_version()));
@@ -330,6 +336,10 @@ impl<F: FileSystem> Session<F> {
         self.fs.init(&mut negotiation)?;
         let (agreement, reply) = negotiate::settle(init, &negotiation, self.config.max_write);
         tracing::debug!(minor = init.minor, ?agreement, "session begins");
+        *turn = Offer {
+            minor: init.minor,
+            max_readahead: init.max_readahead,
+        };
         self.agreement.begin(agreement);
         room.reply(&Reply::Init(reply))
     }
@@ -342,7 +352,7 @@ impl<F: FileSystem> Session<F> {
         }
     }
 
-    fn take_turn(&self) -> MutexGuard<'_, ()> {
+    fn take_turn(&self) -> MutexGuard<'_, Offer> {
         // There is nothing behind the lock that a panic could have left half done.
         self.lifecycle
             .lock()

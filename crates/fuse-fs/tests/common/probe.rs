@@ -1,5 +1,6 @@
 //! A filesystem that records what it is asked and answers as it is told.
 
+use std::io;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -26,6 +27,8 @@ pub(crate) struct Probe {
     /// Asked for in INIT.
     pub(crate) wanted: InitFlags,
     pub(crate) wanted_max_write: Option<u32>,
+    /// What its state is, if it has one.
+    pub(crate) kept: Option<Mutex<Vec<u8>>>,
 }
 
 impl Probe {
@@ -96,7 +99,29 @@ const ATTRIBUTES: Attributes = Attributes {
 
 type Cx<'a, 'b> = &'a Context<'b>;
 
+impl State for Probe {
+    fn save(&self, to: &mut dyn io::Write) -> io::Result<()> {
+        self.note("save");
+        to.write_all(&self.kept.as_ref().unwrap().lock().unwrap())
+    }
+
+    fn load(&self, from: &mut dyn io::Read) -> io::Result<()> {
+        self.note("load");
+        let mut kept = Vec::new();
+        from.read_to_end(&mut kept)?;
+        if kept.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        *self.kept.as_ref().unwrap().lock().unwrap() = kept;
+        Ok(())
+    }
+}
+
 impl FileSystem for Probe {
+    fn state(&self) -> Option<&dyn State> {
+        self.kept.as_ref().map(|_| self as &dyn State)
+    }
+
     fn init(&self, negotiation: &mut Negotiation) -> Result<()> {
         negotiation.enabled |= self.wanted;
         if let Some(max_write) = self.wanted_max_write {

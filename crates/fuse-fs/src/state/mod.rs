@@ -1,4 +1,10 @@
+//! What outlives a session, and how it is written down.
+
+mod record;
+
 use std::io;
+
+pub use record::{StateForm, StateReader, StateWriter};
 
 /// What outlives a [`Session`](crate::Session), or a [`FileSystem`](crate::FileSystem) in it: saved
 /// in one process and loaded in another, so that a guest that was moved, or taken from a snapshot,
