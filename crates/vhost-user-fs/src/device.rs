@@ -5,9 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use fuse_fs::Serve;
 use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
 use virtio_fs_config::{ConfigSpace, EVENT_IDX, INDIRECT_DESC, VERSION_1};
-use virtio_fs_queue::{Polling, Pool, Stats};
-
-use crate::affinity::Processors;
+use virtio_fs_queue::{Polling, Pool, Processors, Stats};
 
 /// What a device is, whoever its front-end is.
 pub(crate) struct Device {

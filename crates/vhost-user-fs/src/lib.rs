@@ -29,7 +29,6 @@
     )
 )]
 
-mod affinity;
 mod backend;
 mod connection;
 mod daemon;
@@ -38,9 +37,8 @@ mod event;
 mod memory;
 mod session;
 mod vring;
-mod worker;
 
-pub use affinity::{AffinityError, QueueAffinity};
 pub use backend::{Backend, BackendConfig, ConfigError, MAX_REQUEST_QUEUES};
 pub use daemon::{Daemon, DaemonError, StopHandle};
 pub use virtio_fs_config::{Tag, TagError};
+pub use virtio_fs_queue::{AffinityError, QueueAffinity};

@@ -15,12 +15,12 @@ use vhost::vhost_user::{
     VhostUserBackendReqHandlerMut,
 };
 use virtio_fs_config::{EVENT_IDX, INDIRECT_DESC};
+use virtio_fs_queue::Kick;
 use vm_memory::GuestAddress;
 
 use crate::device::{Device, FEATURES, MAX_QUEUE_SIZE, PROTOCOL_FEATURES};
 use crate::memory::{Change, MAX_REGIONS, MemoryError, MemoryTable};
 use crate::vring::{Areas, Surroundings, Vring};
-use crate::worker::Kick;
 
 /// `VHOST_USER_CONFIG_SIZE`, the most of the config space that a message carries.
 const MAX_CONFIG: u32 = 256;
@@ -278,7 +278,7 @@ impl VhostUserBackendReqHandlerMut for Session {
     }
 
     fn set_vring_kick(&mut self, index: u8, event: Option<File>) -> VhostUserResult<()> {
-        let kick = event.map_or(Kick::Polled, |event| Kick::Event(Arc::new(event)));
+        let kick = event.map_or(Kick::Polled, |event| Kick::Event(Arc::new(event.into())));
         self.with_vring(index.into(), |vring, around| vring.set_kick(kick, around))
     }
 

@@ -1,18 +1,15 @@
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use virtio_fs_queue::{Position, Queue, QueueConfig, Resources, RingError, StartError};
-use vm_memory::{Bytes, GuestAddress, GuestAddressSpace};
+use virtio_fs_queue::{
+    Kick, Place, Position, Queue, QueueConfig, Resources, RingError, StartError, Worker,
+};
+use vm_memory::{GuestAddress, GuestAddressSpace};
 
 use crate::device::{Device, DeviceQueue};
 use crate::event::Signal;
 use crate::memory::{Memory, SharedMemory};
-use crate::worker::{Kick, Place, Worker};
-
-/// Offset of `idx` in the used ring (virtio 1.x, section 2.7.8).
-const USED_IDX: u64 = 2;
 
 /// A vring as the front-end sets it up, and who serves it.
 ///
@@ -30,7 +27,7 @@ pub(crate) struct Vring {
     kick: Option<Kick>,
     call: Signal,
     error: Signal,
-    worker: Option<Worker>,
+    worker: Option<Worker<SharedMemory>>,
     /// It would be served if it were in the guest's memory.
     awaits_memory: bool,
 }
@@ -192,7 +189,8 @@ impl Vring {
                     processors: around.queue.processors.clone(),
                 };
                 let error = self.error.clone();
-                self.worker = Some(Worker::start(place, queue, kick.clone(), error)?);
+                let broken = Box::new(move || error.signal());
+                self.worker = Some(Worker::start(place, queue, kick.clone(), broken)?);
             }
             Err(error @ StartError::NoMemory(_)) => return Err(io::Error::other(error)),
             Err(error) => {
@@ -211,10 +209,7 @@ impl Vring {
             used: areas.used,
             event_idx: around.event_idx,
             indirect: around.indirect,
-            position: Position {
-                next_avail: self.next_avail,
-                next_used: used_idx(around.memory, areas.used),
-            },
+            position: Position::of_ring(&*around.memory.memory(), areas.used, self.next_avail),
         }
     }
 
@@ -229,14 +224,4 @@ impl Vring {
             notify: Box::new(move || call.signal()),
         }
     }
-}
-
-/// How much the driver was given back so far: only the ring itself tells, and it is 0 where the ring
-/// is not in memory, which its start will find.
-fn used_idx(memory: &SharedMemory, used: GuestAddress) -> u16 {
-    let idx = used.0.saturating_add(USED_IDX);
-    memory
-        .memory()
-        .load(GuestAddress(idx), Ordering::Acquire)
-        .map_or(0, u16::from_le)
 }

@@ -1,8 +1,9 @@
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use fuse_fs::Serve;
-use vm_memory::GuestAddress;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
 use crate::{Polling, Pool, RingArea, StartError, Stats};
 
@@ -32,6 +33,24 @@ pub struct Position {
     pub next_avail: u16,
     /// Chains given back: `idx` of the used ring.
     pub next_used: u16,
+}
+
+/// Offset of `idx` in the used ring (virtio 1.x, section 2.7.8).
+const USED_IDX: u64 = 2;
+
+impl Position {
+    /// Where to go on with the ring whose used part is at `used`, when the next to take is
+    /// `next_avail`. How much was given back so far the ring tells; it counts as 0 where the ring is
+    /// not in memory, which the start of the queue finds.
+    #[must_use]
+    pub fn of_ring(memory: &impl GuestMemoryBackend, used: GuestAddress, next_avail: u16) -> Self {
+        let idx = GuestAddress(used.0.saturating_add(USED_IDX));
+        let next_used = memory.load(idx, Ordering::Acquire).map_or(0, u16::from_le);
+        Self {
+            next_avail,
+            next_used,
+        }
+    }
 }
 
 /// What a queue needs beside its ring.

@@ -2,11 +2,12 @@
 //!
 //! A [`Queue`] takes descriptor chains from the available ring of one split virtqueue (virtio 1.x,
 //! section 2.7), has each served as a FUSE request by a [`fuse_fs::Serve`], and gives the chains
-//! back through the used ring. It knows nothing of how the ring was negotiated or how kicks arrive:
-//! a vhost-user back-end and a device inside a VMM use it alike.
+//! back through the used ring. It knows nothing of how the ring was negotiated: a vhost-user back-end
+//! and a device inside a VMM use it alike.
 //!
 //! * [`QueueConfig`] says where the ring is, [`Resources`] what its requests need.
-//! * [`Queue::drain`] is called when the driver kicks.
+//! * [`Queue::drain`] is called when the driver kicks: by a [`Worker`], a thread that waits for that,
+//!   or by whoever learns of it otherwise.
 //! * [`Pool`] serves what would have to wait, so that it holds up nobody: for a device on one of a
 //!   few threads, for a lock of somebody else on one of its own. Where several large READs are
 //!   available at once, its threads serve some of them beside the queue's own, so that one queue is
@@ -58,6 +59,7 @@
 #[cfg(test)]
 extern crate self as virtio_fs_queue;
 
+mod affinity;
 mod chain;
 mod config;
 mod error;
@@ -76,7 +78,9 @@ mod stats;
 mod storage;
 mod sys;
 mod used;
+mod worker;
 
+pub use affinity::{AffinityError, Processors, QueueAffinity};
 pub use config::{Position, QueueConfig, Resources};
 pub use error::{ChainError, RingArea, RingError, StartError};
 pub use poll::{PollLimit, PollLimitError, Polling};
@@ -84,6 +88,7 @@ pub use pool::Pool;
 pub use queue::{Drained, Queue};
 pub use record::{InFlightRecord, RecordError};
 pub use stats::{Counts, Stats};
+pub use worker::{Kick, Place, Worker};
 
 use vm_memory::{GuestAddressSpace, GuestMemoryBackend};
 

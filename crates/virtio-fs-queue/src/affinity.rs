@@ -15,7 +15,7 @@ pub struct QueueAffinity(Vec<Processors>);
 
 /// Processors that a thread may run on, by their numbers; there is at least one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Processors(RangeInclusive<usize>);
+pub struct Processors(RangeInclusive<usize>);
 
 /// Why text is no [`QueueAffinity`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -41,7 +41,8 @@ pub enum AffinityError {
 
 impl QueueAffinity {
     /// Where the thread of a request queue is to run; the first one has number 0.
-    pub(crate) fn of(&self, request_queue: usize) -> Option<&Processors> {
+    #[must_use]
+    pub fn of(&self, request_queue: usize) -> Option<&Processors> {
         self.0.get(request_queue.checked_rem(self.0.len())?)
     }
 

@@ -1,8 +1,8 @@
-//! The thread of a ring that is being served.
+//! The thread of a queue that is being served.
 
-use std::fs::File;
+use std::fmt;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -10,11 +10,8 @@ use std::thread::{self, JoinHandle};
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 use rustix::io::Errno;
-use virtio_fs_queue::{Drained, Position, Queue};
 
-use crate::affinity::Processors;
-use crate::event::Signal;
-use crate::memory::{Memory, SharedMemory};
+use crate::{Drained, GuestSpace, Position, Processors, Queue};
 
 /// How often a ring is looked at whose driver does not kick.
 const POLL_INTERVAL: Timespec = Timespec {
@@ -22,54 +19,57 @@ const POLL_INTERVAL: Timespec = Timespec {
     tv_nsec: 1_000_000,
 };
 
-/// How a vring's worker learns that something is available.
+/// How the thread of a queue learns that something is available.
 #[derive(Debug, Clone)]
-pub(crate) enum Kick {
-    /// The front-end signals this event.
-    Event(Arc<File>),
-    /// It does not tell (`VHOST_USER_VRING_NOFD_MASK`): the ring is polled.
+pub enum Kick {
+    /// Somebody signals this eventfd(2).
+    Event(Arc<OwnedFd>),
+    /// Nobody tells: the ring is looked at every millisecond.
     Polled,
 }
 
 /// Which of the device's queues a worker serves, and where.
-pub(crate) struct Place {
-    pub(crate) index: u16,
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The queue's number, which the thread is named after: `virtio-fs-q0`.
+    pub index: u16,
     /// Where the thread is to run; `None` for anywhere.
-    pub(crate) processors: Option<Processors>,
+    pub processors: Option<Processors>,
 }
 
-/// Serves a ring on a thread of its own, until [`stop`](Self::stop) or dropped.
+/// Serves a queue on a thread of its own, until [`stop`](Self::stop) or dropped.
 ///
 /// The thread makes one system call for each time that it wakes up: events are registered
 /// edge-triggered (epoll(7)), and each write to an eventfd is an edge, whether or not the one before
 /// was read. So they are never read, and it does not matter who else listens to them.
-pub(crate) struct Worker {
-    shared: Arc<Shared>,
+pub struct Worker<AS: GuestSpace> {
+    shared: Arc<Shared<AS>>,
     kick: Kick,
     thread: Option<JoinHandle<()>>,
 }
 
-struct Shared {
-    queue: Queue<SharedMemory>,
+struct Shared<AS: GuestSpace> {
+    queue: Queue<AS>,
     epoll: OwnedFd,
     /// Signalled when there is something new in the fields below.
     wake: OwnedFd,
     ending: AtomicBool,
     polled: AtomicBool,
-    /// To be told when the driver broke the ring.
-    error: Signal,
+    /// To be called when the driver broke the ring.
+    broken: Box<dyn Fn() + Send + Sync>,
 }
 
-impl Worker {
-    /// Serves `queue` at its place, what is available already included.
+impl<AS: GuestSpace> Worker<AS> {
+    /// Serves `queue` at its place, what is available already included. Where the driver breaks the
+    /// ring, `broken` is called, once, from the thread.
     ///
     /// # Errors
     /// The system has no descriptors or threads left, or nobody can wait for `kick`.
-    pub(crate) fn start(
+    pub fn start(
         place: Place,
-        queue: Queue<SharedMemory>,
+        queue: Queue<AS>,
         kick: Kick,
-        error: Signal,
+        broken: Box<dyn Fn() + Send + Sync>,
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             queue,
@@ -77,11 +77,11 @@ impl Worker {
             wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
             ending: AtomicBool::new(false),
             polled: AtomicBool::new(matches!(kick, Kick::Polled)),
-            error,
+            broken,
         });
         shared.listen_to(&shared.wake)?;
         if let Kick::Event(event) = &kick {
-            shared.listen_to(&**event)?;
+            shared.listen_to(event)?;
         }
         let theirs = Arc::clone(&shared);
         let thread = thread::Builder::new()
@@ -101,13 +101,13 @@ impl Worker {
     ///
     /// # Errors
     /// As [`start`](Self::start); then nobody waits for either.
-    pub(crate) fn set_kick(&mut self, kick: Kick) -> io::Result<()> {
+    pub fn set_kick(&mut self, kick: Kick) -> io::Result<()> {
         if let Kick::Event(event) = &self.kick {
-            // The front-end has it open, too: it would stay registered when it is closed here.
-            epoll::delete(&self.shared.epoll, &**event)?;
+            // Others have it open, too: it would stay registered when it is closed here.
+            epoll::delete(&self.shared.epoll, event)?;
         }
         if let Kick::Event(event) = &kick {
-            self.shared.listen_to(&**event)?;
+            self.shared.listen_to(event)?;
         }
         let polled = matches!(kick, Kick::Polled);
         self.kick = kick;
@@ -116,18 +116,19 @@ impl Worker {
         Ok(())
     }
 
-    /// Whether the ring is in `memory`.
-    pub(crate) fn is_within(&self, memory: &Memory) -> bool {
+    /// [`Queue::is_within`] of the queue.
+    #[must_use]
+    pub fn is_within(&self, memory: &AS::M) -> bool {
         self.shared.queue.is_within(memory)
     }
 
-    /// Stops serving, waits for what is in flight and for the thread, and returns where to go on.
-    pub(crate) fn stop(self) -> Position {
+    /// [`Queue::stop`], and waits for the thread.
+    pub fn stop(self) -> Position {
         self.shared.queue.stop()
     }
 }
 
-impl Drop for Worker {
+impl<AS: GuestSpace> Drop for Worker<AS> {
     fn drop(&mut self) {
         self.shared.queue.stop();
         self.shared.ending.store(true, Ordering::SeqCst);
@@ -137,6 +138,14 @@ impl Drop for Worker {
         {
             tracing::error!("the thread of a queue panicked");
         }
+    }
+}
+
+impl<AS: GuestSpace> fmt::Debug for Worker<AS> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker")
+            .field("queue", &self.shared.queue)
+            .finish_non_exhaustive()
     }
 }
 
@@ -153,14 +162,14 @@ impl Place {
     }
 }
 
-impl Shared {
+impl<AS: GuestSpace> Shared<AS> {
     /// What the thread does.
     fn run(&self) {
         let mut broken = false;
         while !self.ending.load(Ordering::SeqCst) {
             if self.queue.drain() == Drained::Broken && !broken {
                 broken = true;
-                self.error.signal();
+                (self.broken)();
             }
             if let Err(error) = self.wait() {
                 tracing::error!(%error, "cannot wait for kicks; a queue is served no more");
@@ -182,7 +191,7 @@ impl Shared {
         }
     }
 
-    fn listen_to(&self, event: impl std::os::fd::AsFd) -> io::Result<()> {
+    fn listen_to(&self, event: impl AsFd) -> io::Result<()> {
         let flags = EventFlags::IN | EventFlags::ET;
         Ok(epoll::add(
             &self.epoll,
