@@ -1,6 +1,6 @@
 //! The programs of this package, apart from their `main`: `virtiofsd`, the daemon; `mount`, which
-//! mounts a filesystem on this host; and `share`, which drives the whole stack without a virtual
-//! machine.
+//! mounts a filesystem on this host; `share`, which drives the whole stack without a virtual machine;
+//! and `vmm`, a small virtual machine monitor whose guests have their files from virtio-fs.
 
 #![deny(unsafe_code)]
 
@@ -13,3 +13,4 @@ pub mod share;
 mod signals;
 mod sys;
 pub mod virtiofsd;
+pub mod vmm;

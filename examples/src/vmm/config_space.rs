@@ -1,0 +1,172 @@
+//! The configuration space of a PCI function (PCI 3.0, section 6.1), as bytes of which the guest may
+//! change some bits.
+
+use serde::{Deserialize, Serialize};
+
+/// Length of a configuration space.
+pub(super) const LEN: usize = 256;
+const COMMAND: usize = 0x04;
+const STATUS: usize = 0x06;
+const FIRST_BAR: usize = 0x10;
+const CAPABILITIES: usize = 0x34;
+const HEADER_LEN: usize = 0x40;
+
+/// What identifies a function.
+pub(super) struct Identity {
+    pub(super) vendor: u16,
+    pub(super) device: u16,
+    pub(super) revision: u8,
+    /// Class and subclass.
+    pub(super) class: u16,
+}
+
+/// The configuration space of one function.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct ConfigSpace {
+    bytes: Vec<u8>,
+    /// Ones where the guest may write.
+    writable: Vec<u8>,
+    /// Where the next capability goes, and what is to point to it.
+    next: usize,
+    link: usize,
+}
+
+impl ConfigSpace {
+    pub(super) fn new(identity: &Identity) -> Self {
+        let mut space = Self {
+            bytes: vec![0; LEN],
+            writable: vec![0; LEN],
+            next: HEADER_LEN,
+            link: CAPABILITIES,
+        };
+        space.put(0x00, &identity.vendor.to_le_bytes());
+        space.put(0x02, &identity.device.to_le_bytes());
+        space.put(0x08, &[identity.revision]);
+        space.put(0x0a, &identity.class.to_le_bytes());
+        // The subsystem, which drivers of virtio do not look at.
+        space.put(0x2c, &identity.vendor.to_le_bytes());
+        space.put(0x2e, &identity.device.to_le_bytes());
+        space
+    }
+
+    /// Gives it the first base address register: memory of `size` bytes, a power of two, at
+    /// `address`. The guest may move it.
+    pub(super) fn add_memory(&mut self, address: u32, size: u32) {
+        const MEMORY_AND_BUS_MASTER: u16 = 1 << 1 | 1 << 2;
+        self.put(FIRST_BAR, &address.to_le_bytes());
+        self.allow(FIRST_BAR, &(!(size - 1)).to_le_bytes());
+        self.allow(COMMAND, &MEMORY_AND_BUS_MASTER.to_le_bytes());
+    }
+
+    /// Where its memory is, as the guest has it now.
+    pub(super) fn memory(&self) -> u32 {
+        self.u32_at(FIRST_BAR)
+    }
+
+    /// Adds a capability with what follows its two header bytes, and returns its offset.
+    pub(super) fn add_capability(&mut self, id: u8, body: &[u8]) -> usize {
+        const HAS_CAPABILITIES: u16 = 1 << 4;
+        let offset = self.next;
+        self.put(STATUS, &HAS_CAPABILITIES.to_le_bytes());
+        self.put(offset, &[id, 0]);
+        self.put(offset + 2, body);
+        self.put(self.link, &[u8::try_from(offset).unwrap_or(0)]);
+        self.link = offset + 1;
+        self.next = (offset + 2 + body.len()).next_multiple_of(4);
+        offset
+    }
+
+    /// Lets the guest write where `mask` has ones.
+    pub(super) fn allow(&mut self, offset: usize, mask: &[u8]) {
+        self.writable[offset..offset + mask.len()].copy_from_slice(mask);
+    }
+
+    /// Reads at `offset`, beyond the end zeros.
+    pub(super) fn read(&self, offset: usize, data: &mut [u8]) {
+        for (byte, value) in data.iter_mut().zip(self.bytes.iter().skip(offset)) {
+            *byte = *value;
+        }
+    }
+
+    /// Writes what the guest may write.
+    pub(super) fn write(&mut self, offset: usize, data: &[u8]) {
+        let bytes = self.bytes.iter_mut().zip(&self.writable).skip(offset);
+        for ((byte, mask), value) in bytes.zip(data) {
+            *byte = *byte & !mask | value & mask;
+        }
+    }
+
+    pub(super) fn u32_at(&self, offset: usize) -> u32 {
+        let mut bytes = [0; 4];
+        self.read(offset, &mut bytes);
+        u32::from_le_bytes(bytes)
+    }
+
+    fn put(&mut self, offset: usize, bytes: &[u8]) {
+        self.bytes[offset..offset + bytes.len()].copy_from_slice(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn space() -> ConfigSpace {
+        ConfigSpace::new(&Identity {
+            vendor: 0x1af4,
+            device: 0x105a,
+            revision: 1,
+            class: 0x0180,
+        })
+    }
+
+    #[test]
+    fn function_is_identified() {
+        let space = space();
+        assert_eq!(space.u32_at(0), 0x105a_1af4);
+        assert_eq!(space.u32_at(8), 0x0180_0001);
+        // No capabilities, and one function only.
+        assert_eq!(
+            (space.u32_at(4), space.u32_at(0x34), space.u32_at(0x0c)),
+            (0, 0, 0)
+        );
+    }
+
+    #[test]
+    fn size_of_the_memory_is_found_as_linux_does() {
+        let mut space = space();
+        space.add_memory(0xc000_4000, 0x4000);
+        space.write(FIRST_BAR, &u32::MAX.to_le_bytes());
+        assert_eq!(space.u32_at(FIRST_BAR), 0xffff_c000);
+        space.write(FIRST_BAR, &0xc000_8000_u32.to_le_bytes());
+        assert_eq!(space.memory(), 0xc000_8000);
+        // There is no second one.
+        space.write(FIRST_BAR + 4, &u32::MAX.to_le_bytes());
+        assert_eq!(space.u32_at(FIRST_BAR + 4), 0);
+    }
+
+    #[test]
+    fn capabilities_are_a_list() {
+        let mut space = space();
+        assert_eq!(space.add_capability(0x11, &[1; 10]), 0x40);
+        assert_eq!(space.add_capability(0x09, &[2; 15]), 0x4c);
+        assert_eq!(space.u32_at(CAPABILITIES), 0x40);
+        assert_eq!(space.u32_at(0x40), 0x0101_4c11);
+        assert_eq!(space.u32_at(0x4c), 0x0202_0009);
+        assert_eq!(space.u32_at(COMMAND) >> 16, 1 << 4);
+    }
+
+    #[test]
+    fn only_what_is_allowed_is_written() {
+        let mut space = space();
+        space.add_memory(0, 0x4000);
+        let before = space.bytes.clone();
+        for offset in (0..LEN + 8).filter(|offset| !(FIRST_BAR..FIRST_BAR + 4).contains(offset)) {
+            space.write(offset, &[0xff]);
+        }
+        space.write(usize::MAX, &[0xff; 4]);
+        assert_eq!(space.u32_at(COMMAND), 6);
+        space.write(COMMAND, &[0; 2]);
+        assert_eq!(space.bytes, before);
+    }
+}

@@ -1,0 +1,37 @@
+//! Where things are in the guest's address space, below 4 GiB as on any PC.
+
+/// First address of the hole in the memory, where devices are.
+pub(super) const HOLE: u64 = 0xc000_0000;
+/// Where memory that found no room below the hole goes on.
+pub(super) const HIGH_MEMORY: u64 = 1 << 32;
+
+/// The registers of the PCI functions, one after the other.
+pub(super) const PCI_WINDOW: u32 = 0xc000_0000;
+pub(super) const PCI_WINDOW_SIZE: u32 = 0x0100_0000;
+/// `IO_APIC_DEFAULT_PHYS_BASE` and `APIC_DEFAULT_PHYS_BASE` of Linux, where KVM has them.
+pub(super) const IO_APIC: u32 = 0xfec0_0000;
+pub(super) const LOCAL_APIC: u32 = 0xfee0_0000;
+/// Three pages that KVM wants for itself on Intel's processors.
+pub(super) const TASK_STATE: usize = 0xfffb_d000;
+
+/// What the boot protocol of Linux hands over, all in the first 640 KiB.
+pub(super) const DESCRIPTOR_TABLE: u64 = 0x500;
+pub(super) const ZERO_PAGE: u64 = 0x7000;
+pub(super) const STACK: u64 = 0x8ff0;
+pub(super) const PAGE_TABLES: u64 = 0x9000;
+pub(super) const COMMAND_LINE: u64 = 0x2_0000;
+pub(super) const LOW_MEMORY_END: u64 = 0x9_fc00;
+/// Tables of the firmware, in what is not told to be memory.
+pub(super) const ACPI_TABLES: u64 = 0xe_0000;
+pub(super) const KERNEL: u64 = 0x10_0000;
+
+pub(super) const SERIAL_PORT: u16 = 0x3f8;
+pub(super) const SERIAL_PORT_END: u16 = SERIAL_PORT + 8;
+pub(super) const SERIAL_INTERRUPT: u32 = 4;
+pub(super) const SLEEP_PORT: u16 = 0x600;
+pub(super) const RESET_PORT: u16 = 0x602;
+/// What is written there to power off: sleep type 5 with the bit that enables it (ACPI 6.5, 4.8.3.7).
+pub(super) const POWER_OFF: u8 = 5 << 2 | 1 << 5;
+pub(super) const PCI_ADDRESS_PORT: u16 = 0xcf8;
+pub(super) const PCI_DATA_PORT: u16 = 0xcfc;
+pub(super) const PCI_DATA_PORT_END: u16 = PCI_DATA_PORT + 4;
