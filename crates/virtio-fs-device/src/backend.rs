@@ -22,9 +22,10 @@ pub(crate) struct Offer {
 /// Serves the requests of a device.
 ///
 /// [`Device`](crate::Device) calls it in a right order only, as the table of states has it, and
-/// keeps note of the state itself: an implementation reports what happens to it by its
-/// [`Health`](crate::status::Health), and asks that no more than it has to. Every call returns in
-/// bounded time. Dropping it stops serving, and leaves no thread.
+/// has checked the state before. An implementation notes in its
+/// [`Health`](crate::status::Health) that a call succeeded, while nothing else can happen to it, and
+/// what happens to it in between. Every call returns in bounded time. Dropping it stops serving, and
+/// leaves no thread.
 pub(crate) trait Backend<M>: Send + Sync + fmt::Debug {
     fn offer(&self) -> &Offer;
 
@@ -35,7 +36,7 @@ pub(crate) trait Backend<M>: Send + Sync + fmt::Debug {
 
     /// Forgets the activation and everything that the driver did. What fails of it is up to the
     /// back-end to make good before the next activation: the driver has no way to learn of it.
-    fn reset(&mut self);
+    fn reset(&mut self) -> Result<(), Error>;
 
     /// Stops serving once what is in flight is done; the memory is not written after that.
     fn pause(&mut self) -> Result<(), Error>;

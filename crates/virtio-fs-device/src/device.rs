@@ -131,8 +131,7 @@ impl<M> Device<M> {
         self.health.check(Call::Activate)?;
         check_queues(&activation.queues, &self.backend.offer().queue_sizes)?;
         let features = self.features.unwrap_or(VERSION_1);
-        self.backend.activate(features, activation)?;
-        self.health.done(Call::Activate)
+        self.backend.activate(features, activation)
     }
 
     /// Resets the device (a driver that writes 0 to the device status): what was in flight is
@@ -143,9 +142,8 @@ impl<M> Device<M> {
     /// None today.
     pub fn reset(&mut self) -> Result<(), Error> {
         self.health.check(Call::Reset)?;
-        self.backend.reset();
         self.features = None;
-        self.health.done(Call::Reset)
+        self.backend.reset()
     }
 
     /// Stops the device for a while: returns when what was in flight is done, or after a time-out.
@@ -156,10 +154,10 @@ impl<M> Device<M> {
     /// not been called.
     pub fn pause(&mut self) -> Result<(), Error> {
         self.health.check(Call::Pause)?;
-        if self.health.in_use() {
-            self.backend.pause()?;
+        match self.health.in_use() {
+            true => self.backend.pause(),
+            false => self.health.done(Call::Pause),
         }
-        self.health.done(Call::Pause)
     }
 
     /// Goes on after a [`pause`](Self::pause) or a [`restore`](Self::restore).
@@ -168,10 +166,10 @@ impl<M> Device<M> {
     /// The daemon failed: the device stays paused.
     pub fn resume(&mut self) -> Result<(), Error> {
         self.health.check(Call::Resume)?;
-        if self.health.in_use() {
-            self.backend.resume()?;
+        match self.health.in_use() {
+            true => self.backend.resume(),
+            false => self.health.done(Call::Resume),
         }
-        self.health.done(Call::Resume)
     }
 
     /// Tells of memory that was plugged or unplugged: `memory` is all that there is now. Regions that
@@ -244,7 +242,6 @@ impl<M> Device<M> {
             let features = saved.features.unwrap_or(VERSION_1);
             self.backend.restore(features, activation, active)?;
             self.features = Some(features);
-            self.health.done(Call::Restore)?;
         } else if let Some(features) = saved.features {
             self.ack_features(features)?;
         }

@@ -3,7 +3,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::event::{EventfdFlags, eventfd};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -39,13 +39,20 @@ impl Event {
 
     /// How often it was signalled since this was last asked. 0 where it does not wait and was not; one
     /// that was made without `EFD_NONBLOCK` waits.
-    #[must_use]
     pub fn take(&self) -> u64 {
         let mut count = [0; size_of::<u64>()];
         match rustix::io::read(&self.0, &mut count) {
             Ok(_) => u64::from_ne_bytes(count),
             Err(_) => 0,
         }
+    }
+}
+
+impl Event {
+    /// Whether it is signalled; it stays so.
+    pub(crate) fn is_signalled(&self) -> bool {
+        let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
+        matches!(poll(&mut fds, Some(&Timespec::default())), Ok(1..))
     }
 }
 

@@ -54,7 +54,6 @@
 //! ```
 
 #![deny(unsafe_code)]
-#![allow(dead_code, reason = "the daemon's side follows")]
 #![cfg_attr(
     not(test),
     deny(

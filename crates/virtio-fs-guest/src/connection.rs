@@ -1,17 +1,19 @@
 use std::fmt;
+use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::Error;
 use crate::buffers::Buffers;
-use crate::control::{Control, EVENT_IDX, INDIRECT_DESC, Inflight};
+use crate::control::{Control, EVENT_IDX, INDIRECT_DESC, Inflight, VERSION_1};
 use crate::link::{self, Link};
 use crate::memory::{Memory, PAGE};
-use crate::options::Options;
+use crate::options::{Offered, Options};
 use crate::queue::{Events, Queue, QueueContext};
 use crate::ring::{Ring, RingFeatures, RingLayout};
 
@@ -37,9 +39,28 @@ pub struct DeviceConfig {
     pub num_request_queues: u32,
 }
 
-/// A vhost-user-fs device that is up: its rings run until this is dropped.
+/// A queue of a driver whose device is set up by somebody else.
+#[derive(Debug)]
+pub struct QueueLayout {
+    /// Number of descriptors.
+    pub size: u16,
+    /// Guest-physical address of the descriptor table.
+    pub descriptors: u64,
+    /// Guest-physical address of the available ring.
+    pub available: u64,
+    /// Guest-physical address of the used ring.
+    pub used: u64,
+    /// Signalled by the driver when it made something available.
+    pub kick: EventFd,
+    /// To be signalled when the device used something.
+    pub call: EventFd,
+}
+
+/// A virtio-fs device that is up, and its driver: its rings run until this is dropped.
 pub struct Connection {
-    control: Control,
+    /// `None` where somebody else sets the device up.
+    control: Option<Control>,
+    features: u64,
     options: Options,
     /// Kept for the next back-end.
     inflight: Option<Inflight>,
@@ -84,11 +105,12 @@ impl Connection {
             event_idx: control.features() & EVENT_IDX != 0,
             indirect: control.features() & INDIRECT_DESC != 0,
         };
-        let link = Arc::new(Link::new(control.stream()?, options.halt_poll));
+        let link = Arc::new(Link::new(Some(control.stream()?), options.halt_poll));
         let plan = Plan::new(options);
         let (memory, queues) = build_queues(options, &plan, rings, link)?;
         let mut connection = Self {
-            control,
+            features: control.features(),
+            control: Some(control),
             options: options.clone(),
             inflight: None,
             memory,
@@ -101,16 +123,88 @@ impl Connection {
         Ok(connection)
     }
 
+    /// The driver alone, for a device that is set up by a VMM's device model: memory and queues for
+    /// a device that offers the virtio features `offered`. Those that the driver accepts are
+    /// [`features`](Self::features), [`layouts`](Self::layouts) says where the queues are.
+    ///
+    /// Stopping and resuming are then up to the VMM, and [`reset`](Self::reset) is what the driver
+    /// does beside resetting the device.
+    ///
+    /// # Errors
+    /// The options contradict the protocol, or the system lacks something.
+    pub fn driver(offered: u64, options: &Options) -> Result<Self, Error> {
+        check(options)?;
+        let accepts = |feature, choice| choice == Offered::Accept && offered & feature != 0;
+        let rings = RingFeatures {
+            event_idx: accepts(EVENT_IDX, options.event_idx),
+            indirect: accepts(INDIRECT_DESC, options.indirect),
+        };
+        let mut features = VERSION_1;
+        for (feature, accepted) in [
+            (EVENT_IDX, rings.event_idx),
+            (INDIRECT_DESC, rings.indirect),
+        ] {
+            features |= if accepted { feature } else { 0 };
+        }
+        let link = Arc::new(Link::new(None, options.halt_poll));
+        let plan = Plan::new(options);
+        let (memory, queues) = build_queues(options, &plan, rings, link)?;
+        Ok(Self {
+            control: None,
+            features,
+            options: options.clone(),
+            inflight: None,
+            memory,
+            regions: plan.regions,
+            queues,
+            config: None,
+            state: State::Running,
+        })
+    }
+
+    /// Where the queues are, hiprio first.
+    ///
+    /// # Errors
+    /// The process has no descriptor left.
+    pub fn layouts(&self) -> Result<Vec<QueueLayout>, Error> {
+        let layout = |queue: &Queue| -> io::Result<QueueLayout> {
+            let ring = queue.ring().layout();
+            let events = queue.events();
+            Ok(QueueLayout {
+                size: ring.size,
+                descriptors: self.memory.address(ring.descriptors),
+                available: self.memory.address(ring.available),
+                used: self.memory.address(ring.used),
+                kick: events.kick.try_clone()?,
+                call: events.call.try_clone()?,
+            })
+        };
+        let layouts = self.queues.iter().map(layout).collect::<io::Result<_>>();
+        layouts.map_err(Error::io("duplicate an eventfd"))
+    }
+
+    /// The guest's memory, as a VMM has it.
+    ///
+    /// # Errors
+    /// The system cannot map it once more.
+    pub fn guest_memory(&self) -> Result<GuestMemoryMmap, Error> {
+        self.memory.map_again(&self.regions)
+    }
+
     /// The virtio feature bits that were negotiated.
     #[must_use]
     pub const fn features(&self) -> u64 {
-        self.control.features()
+        self.features
     }
 
-    /// The vhost-user protocol features that were negotiated, as bits.
+    /// The vhost-user protocol features that were negotiated, as bits; 0 where somebody else set the
+    /// device up.
     #[must_use]
     pub const fn protocol_features(&self) -> u64 {
-        self.control.protocol_features().bits()
+        match &self.control {
+            Some(control) => control.protocol_features().bits(),
+            None => 0,
+        }
     }
 
     /// The configuration space; `None` where the back-end leaves it to the front-end.
@@ -146,8 +240,11 @@ impl Connection {
     /// # Errors
     /// The back-end refused or is gone.
     pub fn stop(&mut self) -> Result<(), Error> {
+        let Some(control) = &mut self.control else {
+            return Ok(());
+        };
         if self.state == State::Running {
-            let bases = (0..self.queues.len()).map(|index| self.control.stop(index));
+            let bases = (0..self.queues.len()).map(|index| control.stop(index));
             self.state = State::Stopped(bases.collect::<Result<_, _>>()?);
         }
         Ok(())
@@ -168,21 +265,19 @@ impl Connection {
     /// # Errors
     /// The back-end refused or is gone.
     pub fn resume(&mut self) -> Result<(), Error> {
-        let State::Stopped(bases) = &self.state else {
+        let (Some(control), State::Stopped(bases)) = (&mut self.control, &self.state) else {
             return Ok(());
         };
-        self.control.share(&self.memory, &self.regions)?;
-        if self.control.tracks_inflight() {
+        control.share(&self.memory, &self.regions)?;
+        if control.tracks_inflight() {
             let inflight = match self.inflight.take() {
                 Some(inflight) => inflight,
-                None => self
-                    .control
-                    .inflight(self.queues.len() as u16, self.options.queue_size)?,
+                None => control.inflight(self.queues.len() as u16, self.options.queue_size)?,
             };
-            self.control.set_inflight(self.inflight.insert(inflight))?;
+            control.set_inflight(self.inflight.insert(inflight))?;
         }
         for (index, (queue, &base)) in self.queues.iter().zip(bases).enumerate() {
-            self.control.start(index, queue, base)?;
+            control.start(index, queue, base)?;
         }
         self.state = State::Running;
         for queue in &self.queues {
@@ -203,7 +298,9 @@ impl Connection {
             queue.reset();
         }
         self.inflight = None;
-        self.state = State::Stopped(vec![0; self.queues.len()]);
+        if self.control.is_some() {
+            self.state = State::Stopped(vec![0; self.queues.len()]);
+        }
         self.resume()
     }
 
@@ -216,13 +313,15 @@ impl Connection {
     /// feature that the guest uses.
     pub fn reconnect(&mut self, stream: UnixStream) -> Result<(), Error> {
         // A back-end may serve one connection at a time.
-        self.control.hang_up();
+        if let Some(control) = &self.control {
+            control.hang_up();
+        }
         let control = Control::negotiate(stream, &self.options)?;
-        if control.features() != self.control.features() {
+        if control.features() != self.features {
             return Err(Error::Unsupported("feature that the one before had"));
         }
-        let link = Arc::new(Link::new(control.stream()?, self.options.halt_poll));
-        self.control = control;
+        let link = Arc::new(Link::new(Some(control.stream()?), self.options.halt_poll));
+        self.control = Some(control);
         for queue in &mut self.queues {
             queue.set_link(Arc::clone(&link));
         }

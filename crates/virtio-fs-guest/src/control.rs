@@ -20,7 +20,7 @@ use crate::watchdog::Watchdog;
 pub(crate) const INDIRECT_DESC: u64 = 1 << 28;
 pub(crate) const EVENT_IDX: u64 = 1 << 29;
 const PROTOCOL_FEATURES: u64 = 1 << 30;
-const VERSION_1: u64 = 1 << 32;
+pub(crate) const VERSION_1: u64 = 1 << 32;
 
 /// Length of `tag` in the configuration space (virtio 1.4, 5.11.4).
 const TAG_LEN: usize = 36;

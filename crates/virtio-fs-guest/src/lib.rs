@@ -51,7 +51,7 @@ mod testing;
 mod watchdog;
 
 pub use completion::Completion;
-pub use connection::{Connection, DeviceConfig};
+pub use connection::{Connection, DeviceConfig, QueueLayout};
 pub use error::{Error, ProtocolError};
 pub use memory::{Memory, PAGE};
 pub use mount::{DirectoryEntry, Limits, Mount, MountOptions};

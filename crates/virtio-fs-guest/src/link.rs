@@ -1,4 +1,5 @@
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -11,13 +12,14 @@ use crate::{Error, ProtocolError, sys};
 /// come any more.
 #[derive(Debug)]
 pub(crate) struct Link {
-    stream: UnixStream,
+    /// `None` where the device's end is somebody else's to watch.
+    stream: Option<UnixStream>,
     /// [`Options::halt_poll`](crate::Options::halt_poll).
     halt_poll: Duration,
 }
 
 impl Link {
-    pub(crate) const fn new(stream: UnixStream, halt_poll: Duration) -> Self {
+    pub(crate) const fn new(stream: Option<UnixStream>, halt_poll: Duration) -> Self {
         Self { stream, halt_poll }
     }
 
@@ -44,10 +46,15 @@ impl Link {
             if left.is_zero() {
                 return Ok(0);
             }
+            let error_fd = sys::descriptor(error);
+            let (last, hang_up) = match &self.stream {
+                Some(stream) => (stream.as_fd(), PollFlags::RDHUP),
+                None => (error_fd, PollFlags::empty()),
+            };
             let mut fds = [
                 PollFd::from_borrowed_fd(sys::descriptor(call), PollFlags::IN),
-                PollFd::from_borrowed_fd(sys::descriptor(error), PollFlags::IN),
-                PollFd::new(&self.stream, PollFlags::RDHUP),
+                PollFd::from_borrowed_fd(error_fd, PollFlags::IN),
+                PollFd::from_borrowed_fd(last, hang_up),
             ];
             match rustix::event::poll(&mut fds, Some(&timespec(left))) {
                 Ok(_) => {}
@@ -113,7 +120,7 @@ mod tests {
     #[test]
     fn an_interrupt_is_noticed_while_the_driver_stays_on_its_processor() {
         let (ours, _theirs) = UnixStream::pair().unwrap();
-        let link = Link::new(ours, NEVER);
+        let link = Link::new(Some(ours), NEVER);
         let (call, error) = (event(), event());
         let device = call.try_clone().unwrap();
         std::thread::scope(|scope| {
@@ -127,7 +134,7 @@ mod tests {
     #[test]
     fn looking_for_an_interrupt_ends_with_the_time_out() {
         let (ours, _theirs) = UnixStream::pair().unwrap();
-        let link = Link::new(ours, NEVER);
+        let link = Link::new(Some(ours), NEVER);
         let limit = Duration::from_millis(1);
         let calls = link.wait_for_call(&event(), &event(), limit).unwrap();
         assert_eq!(calls, 0);
@@ -136,7 +143,7 @@ mod tests {
     #[test]
     fn a_driver_that_looked_in_vain_sleeps_and_is_woken() {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let link = Link::new(ours, Duration::from_millis(1));
+        let link = Link::new(Some(ours), Duration::from_millis(1));
         drop(theirs);
         // Noticed by one who sleeps alone.
         let result = link.wait_for_call(&event(), &event(), NEVER);

@@ -1,12 +1,15 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
 use rustix::fs::MemfdFlags;
 use vhost::VhostUserMemoryRegionInfo;
 use vm_memory::bitmap::BS;
-use vm_memory::{Bytes, FileOffset, MmapRegion, VolatileMemory, VolatileSlice};
+use vm_memory::{
+    Bytes, FileOffset, GuestAddress, GuestMemoryMmap, MmapRegion, VolatileMemory, VolatileSlice,
+};
 
 use crate::Error;
 
@@ -116,6 +119,18 @@ impl Memory {
                 mmap_handle: self.file.file().as_raw_fd(),
             })
             .collect()
+    }
+
+    /// Maps the memory once more, as regions that start as [`regions`](Self::regions) has them.
+    pub(crate) fn map_again(&self, starts: &[usize]) -> Result<GuestMemoryMmap, Error> {
+        let ranges = self.regions(starts).into_iter().map(|region| {
+            let file = FileOffset::from_arc(Arc::clone(self.file.arc()), region.mmap_offset);
+            let address = GuestAddress(region.guest_phys_addr);
+            (address, region.memory_size as usize, Some(file))
+        });
+        GuestMemoryMmap::from_ranges_with_files(ranges)
+            .map_err(io::Error::other)
+            .map_err(Error::io("map the guest's memory once more"))
     }
 
     pub(crate) fn slice(&self, segment: Segment) -> VolatileSlice<'_, BS<'_, ()>> {

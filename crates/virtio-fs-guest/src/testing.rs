@@ -68,7 +68,7 @@ pub(crate) fn rig(size: u16, pages: usize, features: RingFeatures) -> Rig {
     };
     let context = QueueContext {
         memory: Arc::clone(&memory),
-        link: Arc::new(Link::new(ours, Duration::ZERO)),
+        link: Arc::new(Link::new(Some(ours), Duration::ZERO)),
         uniques: Arc::new(AtomicU64::new(2)),
         interrupt_delay: Duration::ZERO,
         timeout: Duration::from_secs(5),

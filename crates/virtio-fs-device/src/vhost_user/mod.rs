@@ -1,70 +1,221 @@
 //! A vhost-user daemon behind the device (the vhost-user specification, as of QEMU 10).
 
+mod channel;
+mod connect;
+mod control;
+mod monitor;
 mod options;
+mod regions;
+mod relay;
+mod session;
+mod shared;
+mod wire;
 
 use std::fmt;
-use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
+use virtio_fs_config::ConfigSpace;
+
+use channel::Deadline;
+use control::{Active, Control, Served};
 pub use options::{Recovery, Timeouts, VhostUser};
+use relay::Relay;
+use session::Session;
+use shared::{Known, Shared, connect_first};
+use wire::protocol;
 
 use crate::backend::{Backend, Offer};
 use crate::saved::ActiveState;
 use crate::status::Health;
-use crate::{Activation, Capabilities, DeviceConfig, Error, GuestSpace};
+use crate::{
+    Activation, Call, Capabilities, DeviceConfig, Error, Event, GuestSpace, MAX_REQUEST_QUEUES,
+};
 
 /// A device that a daemon serves.
 pub(crate) struct VhostUserBackend<M> {
-    offer: Offer,
-    memory: PhantomData<fn(M)>,
-}
-
-impl<M> fmt::Debug for VhostUserBackend<M> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("VhostUserBackend")
-            .field("offer", &self.offer)
-            .finish_non_exhaustive()
-    }
+    shared: Arc<Shared<M>>,
+    monitor: Option<JoinHandle<()>>,
 }
 
 const MISSING: Error = Error::Unsupported("it: this crate does not have it yet");
 
 impl<M: GuestSpace> VhostUserBackend<M> {
     pub(crate) fn connect(
-        _config: &DeviceConfig,
-        _daemon: VhostUser,
-        _health: Arc<Health>,
+        config: &DeviceConfig,
+        options: VhostUser,
+        health: Arc<Health>,
     ) -> Result<Self, Error> {
-        Err(MISSING)
+        let stop = Event::new().map_err(Error::io("make an eventfd"))?;
+        let stream = connect_first(&options)?;
+        let deadline = Deadline::after(options.timeouts.message, "agree with the daemon");
+        let session = Session::negotiate(stream, stop.clone(), deadline)?;
+        let told = match config.tag {
+            Some(_) => None,
+            None => session.config_space(deadline)?,
+        };
+        let known = Known {
+            offer: offer(config, told.as_ref(), &session)?,
+            capabilities: capabilities(&options, &session),
+            options,
+            told,
+            health,
+            stop,
+        };
+        let stream = session.channel.stream();
+        let shared = Arc::new(Shared::new(known, session)?);
+        let monitor = std::thread::Builder::new()
+            .name("virtio-fs".to_owned())
+            .spawn({
+                let shared = Arc::clone(&shared);
+                move || monitor::run(&shared, stream)
+            })
+            .map_err(Error::io("start the device's monitor"))?;
+        Ok(Self {
+            shared,
+            monitor: Some(monitor),
+        })
+    }
+
+    /// Whether there is a daemon to be told, and what is in use; gives the daemon up where `tell`
+    /// fails, as nobody knows what it has done of it.
+    fn with_daemon(
+        &self,
+        control: &mut Control<M>,
+        tell: impl FnOnce(&mut Session, &mut Active<M>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let (Some(session), Some(active)) = (&mut control.session, &mut control.active) else {
+            return Ok(());
+        };
+        let told = tell(session, active);
+        if told.is_err() {
+            // The monitor sees it, and looks for another one.
+            control.session = None;
+        }
+        told
+    }
+
+    fn set_up(
+        &self,
+        features: u64,
+        activation: Activation<M>,
+    ) -> Result<(Active<M>, Relay), Error> {
+        let Activation {
+            memory,
+            queues,
+            interrupt,
+        } = activation;
+        let (relay, rings) = Relay::new(queues, interrupt).map_err(Error::io("make an eventfd"))?;
+        let sizes = &self.shared.offer.queue_sizes;
+        let queues = u16::try_from(sizes.len()).unwrap_or(u16::MAX);
+        let largest = sizes.iter().copied().max().unwrap_or(0);
+        let served = rings.into_iter().map(|ring| Served {
+            ring,
+            base: Some(0),
+        });
+        let active = Active {
+            features,
+            memory,
+            rings: served.collect(),
+            shape: (queues, largest),
+            inflight: None,
+            running: true,
+            begun: false,
+        };
+        Ok((active, relay))
     }
 }
 
 impl<M: GuestSpace> Backend<M> for VhostUserBackend<M> {
     fn offer(&self) -> &Offer {
-        &self.offer
+        &self.shared.offer
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::default()
+        self.shared.capabilities
     }
 
-    fn activate(&mut self, _features: u64, _activation: Activation<M>) -> Result<(), Error> {
-        Err(MISSING)
+    fn activate(&mut self, features: u64, activation: Activation<M>) -> Result<(), Error> {
+        let regions = regions::Region::all(&*activation.memory.memory())?;
+        let (active, relay) = self.set_up(features, activation)?;
+        let mut control = self.shared.control();
+        if let Some(session) = &control.session {
+            session.check_regions(&regions)?;
+        }
+        control.active = Some(active);
+        self.shared.set_relay(Some(relay));
+        let deadline = self.shared.soon("activate the device");
+        let told = self.with_daemon(&mut control, |session, active| {
+            active.tell(session, deadline)
+        });
+        if told.is_err() {
+            control.active = None;
+            self.shared.set_relay(None);
+        }
+        told?;
+        self.shared.health.done(Call::Activate)
     }
 
-    fn reset(&mut self) {}
+    fn reset(&mut self) -> Result<(), Error> {
+        self.shared.set_relay(None);
+        let mut control = self.shared.control();
+        let deadline = self.shared.later("reset the device");
+        let reset = self.with_daemon(&mut control, |session, active| {
+            match session.has(protocol::RESET_DEVICE) {
+                true => session.reset(deadline),
+                false if active.running => active.stop(session, deadline),
+                false => Ok(()),
+            }
+        });
+        if let Err(error) = reset {
+            tracing::warn!(%error, "the daemon could not be reset, and is given up");
+            self.shared.note(error);
+        }
+        control.active = None;
+        self.shared.health.done(Call::Reset)
+    }
 
     fn pause(&mut self) -> Result<(), Error> {
-        Err(MISSING)
+        let mut control = self.shared.control();
+        let deadline = self.shared.later("pause the device");
+        self.with_daemon(&mut control, |session, active| {
+            active.stop(session, deadline)
+        })?;
+        if let Some(active) = &mut control.active {
+            active.running = false;
+        }
+        self.shared.health.done(Call::Pause)
     }
 
     fn resume(&mut self) -> Result<(), Error> {
-        Err(MISSING)
+        let mut control = self.shared.control();
+        let deadline = self.shared.soon("resume the device");
+        self.with_daemon(&mut control, |session, active| {
+            active.start(session, deadline)
+        })?;
+        if let Some(active) = &mut control.active {
+            active.running = true;
+        }
+        self.shared.health.done(Call::Resume)
     }
 
-    fn update_memory(&mut self, _memory: M) -> Result<(), Error> {
-        Err(MISSING)
+    fn update_memory(&mut self, memory: M) -> Result<(), Error> {
+        let regions = regions::Region::all(&*memory.memory())?;
+        let mut control = self.shared.control();
+        let deadline = self.shared.soon("update the memory");
+        if let Some(session) = &control.session {
+            session.check_regions(&regions)?;
+        }
+        let told = self.with_daemon(&mut control, |session, _| {
+            session.update_regions(regions, deadline)?;
+            session.settle(deadline)
+        });
+        if let Some(active) = &mut control.active {
+            active.memory = memory;
+        }
+        told?;
+        self.shared.health.done(Call::UpdateMemory)
     }
 
     fn save(&mut self) -> Result<ActiveState, Error> {
@@ -90,5 +241,62 @@ impl<M: GuestSpace> Backend<M> for VhostUserBackend<M> {
 
     fn take_dirty(&mut self, _: Range<u64>, _: &mut dyn FnMut(u64)) -> Result<(), Error> {
         Err(MISSING)
+    }
+}
+
+impl<M> Drop for VhostUserBackend<M> {
+    fn drop(&mut self) {
+        if let Err(error) = self.shared.stop.signal() {
+            tracing::error!(%error, "cannot stop the device's monitor");
+        }
+        if let Some(Err(_)) = self.monitor.take().map(JoinHandle::join) {
+            tracing::error!("the device's monitor ended early");
+        }
+    }
+}
+
+impl<M> fmt::Debug for VhostUserBackend<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VhostUserBackend")
+            .field("options", &self.shared.options)
+            .field("offer", &self.shared.offer)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the driver finds: what the VMM says, or else the daemon.
+fn offer(
+    config: &DeviceConfig,
+    told: Option<&ConfigSpace>,
+    session: &Session,
+) -> Result<Offer, Error> {
+    let tag = config.tag.as_ref().or(told.map(ConfigSpace::tag));
+    let tag = tag.ok_or(Error::NoTag)?.clone();
+    let there = told.map_or(1, ConfigSpace::request_queues);
+    let queues = match config.request_queues {
+        Some(queues) => queues,
+        None => u16::try_from(there)
+            .ok()
+            .filter(|queues| *queues <= MAX_REQUEST_QUEUES)
+            .ok_or(Error::RequestQueues(there))?,
+    };
+    let all = queues.saturating_add(1);
+    session.check_queues(all)?;
+    Ok(Offer {
+        features: session.features(),
+        config_space: ConfigSpace::new(tag, queues.into()),
+        queue_sizes: vec![config.queue_size; all.into()],
+    })
+}
+
+fn capabilities(options: &VhostUser, session: &Session) -> Capabilities {
+    let keeps_in_flight = session.has(protocol::INFLIGHT_SHMFD);
+    Capabilities {
+        keeps_in_flight,
+        survives_daemon: keeps_in_flight && options.recovery == Recovery::Resume,
+        saves_state: session.has(protocol::DEVICE_STATE),
+        logs_dirty_pages: session.logs(),
+        memory_slots: session.has(protocol::CONFIGURE_MEM_SLOTS),
+        resets: session.has(protocol::RESET_DEVICE),
     }
 }

@@ -22,9 +22,9 @@ pub struct VhostUser {
 pub struct Timeouts {
     /// Until it listens, when the device is made. Default 5 s.
     pub connect: Duration,
-    /// For a message that it can answer at once. Default 5 s.
+    /// For all the messages of one call that it can answer at once. Default 5 s.
     pub message: Duration,
-    /// To stop a queue, for which it waits for what is in flight. Default 30 s.
+    /// To stop all queues, for which it waits for what is in flight. Default 30 s.
     pub stop: Duration,
     /// To save or restore its state. Default 60 s.
     pub state: Duration,

@@ -1,0 +1,303 @@
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags,
+};
+
+use super::wire::{HEADER, MAX_REPLY, Message, ReplyHeader};
+use crate::{Error, Event};
+
+/// A connection to a daemon: one message at a time, each with a deadline.
+///
+/// The `vhost` crate has a front-end, too. It takes a time-out of the socket's for a reason to wait
+/// on, so a daemon that says nothing would hold its VMM up for ever; here the socket is never waited
+/// for without a deadline.
+#[derive(Debug)]
+pub(super) struct Channel {
+    stream: Arc<UnixStream>,
+    /// Readable when the device goes: then nothing is waited for any more.
+    stop: Event,
+    /// Whether requests without a reply of their own are acknowledged (`REPLY_ACK`).
+    acknowledges: bool,
+}
+
+/// How long there is for something, and what it is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Deadline {
+    pub(super) doing: &'static str,
+    limit: Duration,
+    end: Instant,
+}
+
+/// What a daemon answered.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub(super) body: Vec<u8>,
+    pub(super) files: Vec<OwnedFd>,
+}
+
+/// Most descriptors that come with a reply; more are closed by the kernel.
+const MAX_FILES: usize = 1;
+/// Most descriptors that go with a message: one for each region of a memory table.
+const MAX_SENT: usize = 8;
+
+impl Deadline {
+    pub(super) fn after(limit: Duration, doing: &'static str) -> Self {
+        let now = Instant::now();
+        Self {
+            doing,
+            limit,
+            // One that is too far away to be told counts as a day.
+            end: now
+                .checked_add(limit)
+                .or_else(|| now.checked_add(Duration::from_secs(86_400)))
+                .unwrap_or(now),
+        }
+    }
+
+    /// The same end, for something else.
+    pub(super) const fn to(self, doing: &'static str) -> Self {
+        Self { doing, ..self }
+    }
+
+    fn left(self) -> Result<Timespec, Error> {
+        let left = self.end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Error::Timeout {
+                doing: self.doing,
+                limit: self.limit,
+            });
+        }
+        Ok(Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        })
+    }
+
+    pub(super) const fn gone(self) -> Error {
+        Error::Disconnected { doing: self.doing }
+    }
+
+    pub(super) const fn broken(self, rule: &'static str) -> Error {
+        Error::Protocol {
+            doing: self.doing,
+            rule,
+        }
+    }
+
+    /// What became of it where the system says `errno` of the daemon's end.
+    pub(super) fn failed(self, errno: Errno) -> Error {
+        match errno {
+            Errno::PIPE | Errno::CONNRESET => self.gone(),
+            errno => Error::io(self.doing)(errno),
+        }
+    }
+}
+
+impl Channel {
+    pub(super) fn new(stream: Arc<UnixStream>, stop: Event) -> Self {
+        Self {
+            stream,
+            stop,
+            acknowledges: false,
+        }
+    }
+
+    pub(super) fn stream(&self) -> Arc<UnixStream> {
+        Arc::clone(&self.stream)
+    }
+
+    pub(super) fn acknowledge(&mut self) {
+        self.acknowledges = true;
+    }
+
+    /// Ends the connection, at the daemon's end too.
+    pub(super) fn hang_up(&self) {
+        if let Err(error) = self.stream.shutdown(Shutdown::Both) {
+            tracing::debug!(%error, "the daemon is gone already");
+        }
+    }
+
+    /// Sends a message that has no reply of its own, and waits for its acknowledgement where
+    /// that was agreed on.
+    pub(super) fn tell(
+        &self,
+        message: &Message,
+        files: &[BorrowedFd<'_>],
+        deadline: Deadline,
+    ) -> Result<(), Error> {
+        self.send(&message.encode(self.acknowledges), files, deadline)?;
+        if !self.acknowledges {
+            return Ok(());
+        }
+        let body = self.receive(message, deadline)?.exactly(8, deadline)?;
+        match body.iter().all(|&byte| byte == 0) {
+            true => Ok(()),
+            false => Err(Error::Refused {
+                doing: deadline.doing,
+            }),
+        }
+    }
+
+    /// Sends a message and waits for its reply.
+    pub(super) fn ask(
+        &self,
+        message: &Message,
+        files: &[BorrowedFd<'_>],
+        deadline: Deadline,
+    ) -> Result<Reply, Error> {
+        self.send(&message.encode(false), files, deadline)?;
+        self.receive(message, deadline)
+    }
+
+    /// Waits until `other` is ready for `flags`.
+    ///
+    /// # Errors
+    /// The daemon hung up first, or it is too late.
+    pub(super) fn wait_for(
+        &self,
+        other: BorrowedFd<'_>,
+        flags: PollFlags,
+        deadline: Deadline,
+    ) -> Result<(), Error> {
+        let [ready, hung_up] = self.poll(
+            [
+                PollFd::from_borrowed_fd(other, flags),
+                PollFd::new(&*self.stream, PollFlags::RDHUP),
+            ],
+            deadline,
+        )?;
+        match (ready, hung_up) {
+            (false, true) => Err(deadline.gone()),
+            _ => Ok(()),
+        }
+    }
+
+    fn send(
+        &self,
+        mut bytes: &[u8],
+        mut files: &[BorrowedFd<'_>],
+        deadline: Deadline,
+    ) -> Result<(), Error> {
+        while !bytes.is_empty() {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_SENT))];
+            let mut control = SendAncillaryBuffer::new(&mut space);
+            if !files.is_empty() && !control.push(SendAncillaryMessage::ScmRights(files)) {
+                return Err(Error::io(deadline.doing)(Errno::INVAL));
+            }
+            let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+            match rustix::net::sendmsg(&*self.stream, &[IoSlice::new(bytes)], &mut control, flags) {
+                Ok(sent) => {
+                    bytes = bytes.get(sent..).unwrap_or_default();
+                    files = &[];
+                }
+                Err(Errno::AGAIN) => self.wait(PollFlags::OUT, deadline)?,
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(deadline.failed(errno)),
+            }
+        }
+        Ok(())
+    }
+
+    fn receive(&self, message: &Message, deadline: Deadline) -> Result<Reply, Error> {
+        let mut files = Vec::new();
+        let mut header = [0; HEADER];
+        self.fill(&mut header, &mut files, deadline)?;
+        let header = ReplyHeader::parse(&header);
+        if !header.answers(message.request) {
+            return Err(deadline.broken("the answer is to something else"));
+        }
+        let size = usize::try_from(header.size).unwrap_or(usize::MAX);
+        if size > MAX_REPLY {
+            return Err(deadline.broken("the answer is too long"));
+        }
+        let mut body = vec![0; size];
+        self.fill(&mut body, &mut files, deadline)?;
+        Ok(Reply { body, files })
+    }
+
+    fn fill(
+        &self,
+        mut bytes: &mut [u8],
+        files: &mut Vec<OwnedFd>,
+        deadline: Deadline,
+    ) -> Result<(), Error> {
+        while !bytes.is_empty() {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FILES))];
+            let mut control = RecvAncillaryBuffer::new(&mut space);
+            let received = rustix::net::recvmsg(
+                &*self.stream,
+                &mut [IoSliceMut::new(bytes)],
+                &mut control,
+                RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT,
+            );
+            for message in control.drain() {
+                if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+                    files.extend(descriptors);
+                }
+            }
+            match received.map(|message| message.bytes) {
+                Ok(0) => return Err(deadline.gone()),
+                Ok(count) => bytes = bytes.get_mut(count..).unwrap_or_default(),
+                Err(Errno::AGAIN) => self.wait(PollFlags::IN, deadline)?,
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(deadline.failed(errno)),
+            }
+        }
+        Ok(())
+    }
+
+    fn wait(&self, flags: PollFlags, deadline: Deadline) -> Result<(), Error> {
+        self.poll([PollFd::new(&*self.stream, flags)], deadline)?;
+        Ok(())
+    }
+
+    /// Waits until one of `fds` is ready, and returns which are.
+    fn poll<const N: usize>(
+        &self,
+        fds: [PollFd<'_>; N],
+        deadline: Deadline,
+    ) -> Result<[bool; N], Error> {
+        let stop = PollFd::from_borrowed_fd(self.stop.as_fd(), PollFlags::IN);
+        let mut all: Vec<_> = fds.into_iter().chain([stop]).collect();
+        loop {
+            match rustix::event::poll(&mut all, Some(&deadline.left()?)) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(Error::io(deadline.doing)(errno)),
+            }
+            let mut ready = [false; N];
+            let mut events = all.iter().map(|fd| !fd.revents().is_empty());
+            for (ready, is) in ready.iter_mut().zip(&mut events) {
+                *ready = is;
+            }
+            if events.next().unwrap_or(false) {
+                return Err(deadline.gone());
+            }
+            if ready.contains(&true) {
+                return Ok(ready);
+            }
+        }
+    }
+}
+
+impl Reply {
+    /// The body, which has to have so many bytes, with no descriptor beside it.
+    pub(super) fn exactly(self, len: usize, deadline: Deadline) -> Result<Vec<u8>, Error> {
+        if !self.files.is_empty() {
+            return Err(deadline.broken("a descriptor came with the answer"));
+        }
+        match self.body.len() == len {
+            true => Ok(self.body),
+            false => Err(deadline.broken("the answer has another length")),
+        }
+    }
+}

@@ -1,0 +1,108 @@
+use std::sync::atomic::Ordering;
+
+use vm_memory::{Bytes, GuestAddress};
+
+use super::channel::Deadline;
+use super::regions::Region;
+use super::session::{Inflight, Ring, Session};
+use super::wire::protocol;
+use crate::{Error, GuestSpace};
+
+/// What is said to daemons, one at a time: by the VMM's calls while there is one, by the monitor to
+/// the one that comes next.
+///
+/// It is behind a lock that is held for as long as it takes to say it, which the deadlines bound: in
+/// between, a daemon would be half set up.
+#[derive(Debug)]
+pub(super) struct Control<M> {
+    /// The daemon, while it is there.
+    pub(super) session: Option<Session>,
+    /// What the driver has set up.
+    pub(super) active: Option<Active<M>>,
+}
+
+/// A device in use: all that the next daemon has to be told.
+#[derive(Debug)]
+pub(super) struct Active<M> {
+    pub(super) features: u64,
+    pub(super) memory: M,
+    pub(super) rings: Vec<Served>,
+    /// As many queues as the device has, and the largest of them.
+    pub(super) shape: (u16, u16),
+    pub(super) inflight: Option<Inflight>,
+    /// Whether the queues are to be served.
+    pub(super) running: bool,
+    /// Whether a daemon has ever been told to serve them.
+    pub(super) begun: bool,
+}
+
+/// A ring and how far it has got.
+#[derive(Debug)]
+pub(super) struct Served {
+    pub(super) ring: Ring,
+    /// Where to go on; only the ring itself says so when a daemon is lost that was serving it.
+    pub(super) base: Option<u16>,
+}
+
+/// Offset of `idx` in the used ring (virtio 1.x, section 2.7.8).
+const USED_IDX: u64 = 2;
+
+impl<M: GuestSpace> Active<M> {
+    /// Tells a daemon that knows nothing yet.
+    pub(super) fn tell(&mut self, session: &mut Session, deadline: Deadline) -> Result<(), Error> {
+        let regions = Region::all(&*self.memory.memory())?;
+        session.check_regions(&regions)?;
+        session.set_features(self.features, false, deadline)?;
+        session.set_regions(regions, deadline)?;
+        if self.running {
+            self.start(session, deadline)?;
+        }
+        Ok(())
+    }
+
+    /// Has all rings served, each from where it had got to.
+    pub(super) fn start(&mut self, session: &Session, deadline: Deadline) -> Result<(), Error> {
+        self.running = true;
+        if session.has(protocol::INFLIGHT_SHMFD) {
+            let inflight = match self.inflight.take() {
+                Some(inflight) => inflight,
+                None => session.new_inflight(self.shape.0, self.shape.1, deadline)?,
+            };
+            session.set_inflight(self.inflight.insert(inflight), deadline)?;
+        }
+        self.begun = true;
+        for served in &mut self.rings {
+            let base = match served.base.take() {
+                Some(base) => base,
+                None => used_idx(&self.memory, &served.ring)?,
+            };
+            session.start_ring(&served.ring, base, false, deadline)?;
+        }
+        session.settle(deadline)?;
+        for served in &self.rings {
+            // What was made available while nobody looked may have had its kick taken.
+            let kicked = served.ring.kick.signal();
+            kicked.map_err(Error::io("kick a queue"))?;
+        }
+        Ok(())
+    }
+
+    /// Has no ring served any more, and notes where each had got to.
+    pub(super) fn stop(&mut self, session: &Session, deadline: Deadline) -> Result<(), Error> {
+        for served in &mut self.rings {
+            served.base = Some(session.stop_ring(served.ring.index, deadline)?);
+        }
+        session.settle(deadline)?;
+        self.running = false;
+        Ok(())
+    }
+}
+
+/// How much the driver was given back. What a daemon had taken beyond that it kept a record of.
+fn used_idx<M: GuestSpace>(memory: &M, ring: &Ring) -> Result<u16, Error> {
+    let doing = "read a queue's used ring";
+    let at = ring.addresses.used.0.saturating_add(USED_IDX);
+    let idx = memory.memory().load(GuestAddress(at), Ordering::Acquire);
+    idx.map(u16::from_le)
+        .map_err(|error| Error::io(doing)(std::io::Error::other(error)))
+}

@@ -1,0 +1,203 @@
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use virtio_fs_config::ConfigSpace;
+
+use super::channel::Deadline;
+use super::control::Control;
+use super::monitor::wait_for;
+use super::options::VhostUser;
+use super::relay::Relay;
+use super::session::{Agreed, Session};
+use crate::backend::Offer;
+use crate::state::Happening;
+use crate::status::Health;
+use crate::{Capabilities, Error, Event, GuestSpace};
+
+/// What the VMM's calls and the monitor share.
+pub(super) struct Shared<M> {
+    pub(super) options: VhostUser,
+    pub(super) offer: Offer,
+    pub(super) agreed: Agreed,
+    pub(super) capabilities: Capabilities,
+    /// The daemon's own configuration space, where it was asked for it.
+    pub(super) told: Option<ConfigSpace>,
+    pub(super) health: Arc<Health>,
+    control: Mutex<Control<M>>,
+    relay: Mutex<Option<Arc<Relay>>>,
+    /// Signalled when the relay changed.
+    pub(super) wake: Event,
+    /// Signalled when the device is dropped.
+    pub(super) stop: Event,
+}
+
+/// What is known from the first daemon on.
+pub(super) struct Known {
+    pub(super) options: VhostUser,
+    pub(super) offer: Offer,
+    pub(super) capabilities: Capabilities,
+    pub(super) told: Option<ConfigSpace>,
+    pub(super) health: Arc<Health>,
+    pub(super) stop: Event,
+}
+
+/// How long between attempts to connect to a daemon that is just being started.
+const RETRY: Duration = Duration::from_millis(20);
+
+impl<M: GuestSpace> Shared<M> {
+    pub(super) fn new(known: Known, session: Session) -> Result<Self, Error> {
+        Ok(Self {
+            options: known.options,
+            offer: known.offer,
+            agreed: session.agreed(),
+            capabilities: known.capabilities,
+            told: known.told,
+            health: known.health,
+            control: Mutex::new(Control {
+                session: Some(session),
+                active: None,
+            }),
+            relay: Mutex::new(None),
+            wake: Event::new().map_err(Error::io("make an eventfd"))?,
+            stop: known.stop,
+        })
+    }
+
+    /// What is said to the daemon: for whoever holds this, alone.
+    pub(super) fn control(&self) -> MutexGuard<'_, Control<M>> {
+        self.control.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For the messages of one call.
+    pub(super) fn soon(&self, doing: &'static str) -> Deadline {
+        Deadline::after(self.options.timeouts.message, doing)
+    }
+
+    /// To stop serving.
+    pub(super) fn later(&self, doing: &'static str) -> Deadline {
+        Deadline::after(self.options.timeouts.stop, doing)
+    }
+
+    pub(super) fn relay(&self) -> Option<Arc<Relay>> {
+        self.lock_relay().clone()
+    }
+
+    /// Changes whom to interrupt.
+    pub(super) fn set_relay(&self, relay: Option<Relay>) {
+        *self.lock_relay() = relay.map(Arc::new);
+        if let Err(error) = self.wake.signal() {
+            tracing::error!(%error, "cannot wake the device's monitor up");
+        }
+    }
+
+    fn lock_relay(&self) -> MutexGuard<'_, Option<Arc<Relay>>> {
+        self.relay.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn note(&self, error: Error) {
+        self.health.note(Arc::new(error));
+    }
+
+    /// Notes that the daemon hung up, or was given up.
+    pub(super) fn lost(&self) {
+        let error = Error::Disconnected {
+            doing: "serve the device",
+        };
+        let failed = {
+            let mut control = self.control();
+            control.session = None;
+            self.lose(&mut control, error)
+        };
+        if failed {
+            self.tell_of_failure();
+        }
+    }
+
+    /// Notes that there is no daemon, and returns whether the device has failed by it.
+    fn lose(&self, control: &mut Control<M>, error: Error) -> bool {
+        let lost = Happening::Lost {
+            resumable: self.capabilities.survives_daemon,
+        };
+        let failed = self.health.happen(lost, Some(Arc::new(error)));
+        if failed {
+            control.active = None;
+        }
+        failed
+    }
+
+    fn tell_of_failure(&self) {
+        if let Some(relay) = self.relay() {
+            relay.needs_reset();
+        }
+        self.set_relay(None);
+    }
+
+    /// Connects to a daemon in the place of the one that was lost, and goes on with it.
+    pub(super) fn connect_anew(&self) -> Result<Arc<UnixStream>, Error> {
+        let stream = self.options.connect.connect()?;
+        let deadline = self.soon("agree with the daemon");
+        let session = Session::negotiate(stream, self.stop.clone(), deadline)?;
+        session.can_replace(self.agreed)?;
+        let queues = u16::try_from(self.offer.queue_sizes.len()).unwrap_or(u16::MAX);
+        session.check_queues(queues)?;
+        if self.told.is_some() && session.config_space(deadline)? != self.told {
+            return Err(Error::Changed("its configuration space is another one"));
+        }
+        let stream = session.channel.stream();
+        self.go_on(session)?;
+        if let Some(relay) = self.relay() {
+            relay.interrupt_all();
+        }
+        Ok(stream)
+    }
+
+    /// Tells the daemon all that the last one knew.
+    fn go_on(&self, mut session: Session) -> Result<(), Error> {
+        let mut control = self.control();
+        let deadline = self.soon("go on with the daemon");
+        let told = match &mut control.active {
+            Some(active) => active.tell(&mut session, deadline),
+            None => Ok(()),
+        };
+        if let Err(error) = told {
+            let begun = control.active.as_ref().is_some_and(|active| active.begun);
+            drop(session);
+            // It may have served something, which the next one knows nothing of.
+            let failed = begun && {
+                let why = Error::Disconnected {
+                    doing: "serve the device",
+                };
+                self.lose(&mut control, why)
+            };
+            drop(control);
+            if failed {
+                self.tell_of_failure();
+            }
+            return Err(error);
+        }
+        control.session = Some(session);
+        self.health.happen(Happening::Regained, None);
+        Ok(())
+    }
+
+    pub(super) fn stopping(&self) -> bool {
+        self.stop.is_signalled()
+    }
+
+    /// Waits, unless the device is dropped.
+    pub(super) fn sleep(&self, limit: Duration) {
+        wait_for(&self.stop, limit);
+    }
+}
+
+/// Connects to a daemon, which may still have to start.
+pub(super) fn connect_first(options: &VhostUser) -> Result<UnixStream, Error> {
+    let begin = Instant::now();
+    loop {
+        match options.connect.connect() {
+            Err(_) if begin.elapsed() < options.timeouts.connect => std::thread::sleep(RETRY),
+            other => return other,
+        }
+    }
+}

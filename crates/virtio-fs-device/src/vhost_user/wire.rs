@@ -1,0 +1,203 @@
+//! Messages as they travel (the vhost-user specification, "Message Specification").
+
+/// What a front-end asks; the numbers are the protocol's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub(super) enum Request {
+    GetFeatures = 1,
+    SetFeatures = 2,
+    SetOwner = 3,
+    SetMemTable = 5,
+    SetLogBase = 6,
+    SetVringNum = 8,
+    SetVringAddr = 9,
+    SetVringBase = 10,
+    GetVringBase = 11,
+    SetVringKick = 12,
+    SetVringCall = 13,
+    GetProtocolFeatures = 15,
+    SetProtocolFeatures = 16,
+    GetQueueNum = 17,
+    SetVringEnable = 18,
+    GetConfig = 24,
+    GetInflightFd = 31,
+    SetInflightFd = 32,
+    ResetDevice = 34,
+    GetMaxMemSlots = 36,
+    AddMemReg = 37,
+    RemMemReg = 38,
+    SetDeviceStateFd = 42,
+    CheckDeviceState = 43,
+}
+
+/// `VHOST_F_LOG_ALL`: which pages are written is noted.
+pub(super) const LOG_ALL: u64 = 1 << 26;
+/// `VHOST_USER_F_PROTOCOL_FEATURES`, without which nothing here works.
+pub(super) const PROTOCOL_FEATURES: u64 = 1 << 30;
+
+/// Bits of the protocol features.
+pub(super) mod protocol {
+    pub(crate) const MQ: u64 = 1 << 0;
+    pub(crate) const LOG_SHMFD: u64 = 1 << 1;
+    pub(crate) const REPLY_ACK: u64 = 1 << 3;
+    pub(crate) const CONFIG: u64 = 1 << 9;
+    pub(crate) const INFLIGHT_SHMFD: u64 = 1 << 12;
+    pub(crate) const RESET_DEVICE: u64 = 1 << 13;
+    pub(crate) const CONFIGURE_MEM_SLOTS: u64 = 1 << 15;
+    pub(crate) const DEVICE_STATE: u64 = 1 << 19;
+}
+
+/// Bytes of a header: request, flags, size of the body.
+pub(super) const HEADER: usize = 12;
+/// Most bytes of a reply's body: no reply that is asked for here is longer.
+pub(super) const MAX_REPLY: usize = 256;
+
+const VERSION: u32 = 1;
+const VERSION_MASK: u32 = 0b11;
+const REPLY: u32 = 1 << 2;
+const NEED_REPLY: u32 = 1 << 3;
+
+/// A message that is put together field by field, in the order of bytes of this machine.
+#[derive(Debug)]
+pub(super) struct Message {
+    pub(super) request: Request,
+    body: Vec<u8>,
+}
+
+/// The header of a reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ReplyHeader {
+    request: u32,
+    flags: u32,
+    /// Bytes of the body.
+    pub(super) size: u32,
+}
+
+/// The body of a reply, taken apart field by field.
+#[derive(Debug)]
+pub(super) struct Fields<'a>(&'a [u8]);
+
+impl Message {
+    pub(super) const fn new(request: Request) -> Self {
+        Self {
+            request,
+            body: Vec::new(),
+        }
+    }
+
+    pub(super) fn u16(self, value: u16) -> Self {
+        self.bytes(&value.to_ne_bytes())
+    }
+
+    pub(super) fn u32(self, value: u32) -> Self {
+        self.bytes(&value.to_ne_bytes())
+    }
+
+    pub(super) fn u64(self, value: u64) -> Self {
+        self.bytes(&value.to_ne_bytes())
+    }
+
+    pub(super) fn bytes(mut self, bytes: &[u8]) -> Self {
+        self.body.extend_from_slice(bytes);
+        self
+    }
+
+    /// The whole message; whether the back-end is to acknowledge it.
+    pub(super) fn encode(&self, acknowledge: bool) -> Vec<u8> {
+        let flags = if acknowledge {
+            VERSION | NEED_REPLY
+        } else {
+            VERSION
+        };
+        // No message here comes near to 4 GiB.
+        let size = u32::try_from(self.body.len()).unwrap_or(u32::MAX);
+        let mut whole = Vec::with_capacity(HEADER.saturating_add(self.body.len()));
+        for field in [self.request as u32, flags, size] {
+            whole.extend_from_slice(&field.to_ne_bytes());
+        }
+        whole.extend_from_slice(&self.body);
+        whole
+    }
+}
+
+impl ReplyHeader {
+    pub(super) fn parse(bytes: &[u8; HEADER]) -> Self {
+        let mut fields = Fields(bytes);
+        Self {
+            request: fields.u32(),
+            flags: fields.u32(),
+            size: fields.u32(),
+        }
+    }
+
+    /// Whether this is the reply to `request`.
+    pub(super) const fn answers(self, request: Request) -> bool {
+        self.request == request as u32 && self.flags & (VERSION_MASK | REPLY) == VERSION | REPLY
+    }
+}
+
+impl<'a> Fields<'a> {
+    pub(super) const fn new(body: &'a [u8]) -> Self {
+        Self(body)
+    }
+
+    /// The next field; 0 behind the end, as whoever asks has checked the length.
+    pub(super) fn u16(&mut self) -> u16 {
+        self.take().map_or(0, u16::from_ne_bytes)
+    }
+
+    /// As [`u16`](Self::u16).
+    pub(super) fn u32(&mut self) -> u32 {
+        self.take().map_or(0, u32::from_ne_bytes)
+    }
+
+    /// As [`u16`](Self::u16).
+    pub(super) fn u64(&mut self) -> u64 {
+        self.take().map_or(0, u64::from_ne_bytes)
+    }
+
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (&field, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(field)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_its_header_and_its_fields() {
+        let message = Message::new(Request::SetVringNum).u32(1).u32(512);
+        let mut expected = Vec::new();
+        for field in [8u32, 1 | 8, 8, 1, 512] {
+            expected.extend(field.to_ne_bytes());
+        }
+        assert_eq!(message.encode(true), expected);
+    }
+
+    #[test]
+    fn only_a_reply_to_the_request_answers_it() {
+        let parse = |request: u32, flags: u32| {
+            let mut bytes = [0; HEADER];
+            bytes[..4].copy_from_slice(&request.to_ne_bytes());
+            bytes[4..8].copy_from_slice(&flags.to_ne_bytes());
+            bytes[8] = 9;
+            ReplyHeader::parse(&bytes)
+        };
+        assert!(parse(11, 0b101).answers(Request::GetVringBase));
+        assert_eq!(parse(11, 0b101).size, 9);
+        for (request, flags) in [(10, 0b101), (11, 0b001), (11, 0b110), (11, 0b100)] {
+            assert!(!parse(request, flags).answers(Request::GetVringBase));
+        }
+    }
+
+    #[test]
+    fn what_is_behind_the_end_is_zero() {
+        let mut fields = Fields::new(&[1, 0, 2]);
+        assert_eq!(fields.u16(), 1u16.to_le());
+        assert_eq!(fields.u32(), 0);
+        assert_eq!(fields.u64(), 0);
+    }
+}
