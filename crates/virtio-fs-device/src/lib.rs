@@ -54,6 +54,7 @@
 //! ```
 
 #![deny(unsafe_code)]
+#![allow(dead_code, reason = "saving and logging follow")]
 #![cfg_attr(
     not(test),
     deny(
