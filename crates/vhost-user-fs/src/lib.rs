@@ -12,10 +12,14 @@
 //! each that a front-end uses has a thread of its own, from when it is started until it is stopped. Offered are VERSION_1, EVENT_IDX and INDIRECT_DESC; there is no
 //! notification queue and no DAX window.
 //!
-//! Protocol features: MQ, REPLY_ACK, CONFIGURE_MEM_SLOTS, RESET_DEVICE, and CONFIG and BACKEND_REQ
-//! where the device has a [`Tag`]; without one the front-end names it. A ring without a kick event
-//! is polled, every millisecond; a front-end that wants to know is told of a ring that its driver
-//! broke.
+//! Protocol features: MQ, REPLY_ACK, CONFIGURE_MEM_SLOTS, RESET_DEVICE, INFLIGHT_SHMFD, and CONFIG and
+//! BACKEND_REQ where the device has a [`Tag`]; without one the front-end names it. A ring without a
+//! kick event is polled, every millisecond; a front-end that wants to know is told of a ring that its
+//! driver broke.
+//!
+//! With INFLIGHT_SHMFD, a front-end keeps a record of what is in flight. When this process dies, the
+//! next one answers what it had not: each request is answered once, though it may be done twice. What
+//! the guest had open is another matter, which that record does not tell.
 
 #![deny(unsafe_code)]
 #![cfg_attr(
@@ -34,6 +38,7 @@ mod connection;
 mod daemon;
 mod device;
 mod event;
+mod inflight;
 mod memory;
 mod session;
 mod vring;

@@ -19,6 +19,7 @@ use virtio_fs_queue::Kick;
 use vm_memory::GuestAddress;
 
 use crate::device::{Device, FEATURES, MAX_QUEUE_SIZE, PROTOCOL_FEATURES};
+use crate::inflight::Inflight;
 use crate::memory::{Change, MAX_REGIONS, MemoryError, MemoryTable};
 use crate::vring::{Areas, Surroundings, Vring};
 
@@ -36,6 +37,8 @@ pub(crate) struct Session {
     memory: MemoryTable,
     /// hiprio, then the request queues.
     vrings: Vec<Vring>,
+    /// The record of what is in flight, where the front-end keeps one.
+    inflight: Option<Inflight>,
     /// Where the front-end would be asked for something; to be kept open.
     channel: Option<Backend>,
 }
@@ -76,6 +79,7 @@ impl Session {
             memory: MemoryTable::new(),
             vrings: device.queues.iter().map(|_| Vring::default()).collect(),
             device,
+            inflight: None,
             channel: None,
         }
     }
@@ -111,6 +115,7 @@ impl Session {
             device: &self.device,
             queue,
             memory: self.memory.shared(),
+            record: self.inflight.as_ref().and_then(|all| all.of(index)),
             event_idx: self.features & EVENT_IDX != 0,
             indirect: self.features & INDIRECT_DESC != 0,
         };
@@ -170,6 +175,7 @@ impl VhostUserBackendReqHandlerMut for Session {
             *vring = Vring::default();
         }
         self.features = 0;
+        self.inflight = None;
         self.device.filesystem.reset();
         Ok(())
     }
@@ -338,17 +344,17 @@ impl VhostUserBackendReqHandlerMut for Session {
 
     fn get_inflight_fd(
         &mut self,
-        _inflight: &VhostUserInflight,
+        inflight: &VhostUserInflight,
     ) -> VhostUserResult<(VhostUserInflight, File)> {
-        not_offered()
+        Inflight::create(inflight, self.vrings.len())
+            .map_err(|error| VhostUserError::ReqHandlerError(error.into()))
     }
 
-    fn set_inflight_fd(
-        &mut self,
-        _inflight: &VhostUserInflight,
-        _file: File,
-    ) -> VhostUserResult<()> {
-        not_offered()
+    fn set_inflight_fd(&mut self, inflight: &VhostUserInflight, file: File) -> VhostUserResult<()> {
+        let inflight = Inflight::map(inflight, file, self.vrings.len())
+            .map_err(|error| VhostUserError::ReqHandlerError(error.into()))?;
+        self.inflight = Some(inflight);
+        self.with_all_vrings(Vring::renegotiate)
     }
 
     fn set_device_state_fd(

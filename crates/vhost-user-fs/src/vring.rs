@@ -3,7 +3,8 @@ use std::io;
 use std::sync::Arc;
 
 use virtio_fs_queue::{
-    Kick, Place, Position, Queue, QueueConfig, Resources, RingError, StartError, Worker,
+    InFlightRecord, Kick, Place, Position, Queue, QueueConfig, Resources, RingError, StartError,
+    Worker,
 };
 use vm_memory::{GuestAddress, GuestAddressSpace};
 
@@ -46,6 +47,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) device: &'a Device,
     pub(crate) queue: &'a DeviceQueue,
     pub(crate) memory: &'a SharedMemory,
+    /// Where the front-end has what is in flight recorded.
+    pub(crate) record: Option<InFlightRecord>,
     pub(crate) event_idx: bool,
     pub(crate) indirect: bool,
 }
@@ -127,7 +130,7 @@ impl Vring {
         self.error.replace(event);
     }
 
-    /// Goes on with other features.
+    /// Goes on with other features, or another record of what is in flight.
     ///
     /// # Errors
     /// The system lacks what it takes to serve the ring.
@@ -182,7 +185,12 @@ impl Vring {
             around.queue.refuse(index, &"nobody says where it is");
             return Ok(());
         };
-        match Queue::start(self.config(areas, around), self.resources(around)) {
+        let (config, resources) = (self.config(areas, around), self.resources(around));
+        let started = match &around.record {
+            Some(record) => Queue::start_recorded(config, resources, record.clone()),
+            None => Queue::start(config, resources),
+        };
+        match started {
             Ok(queue) => {
                 let place = Place {
                     index,

@@ -3,15 +3,17 @@
 mod common;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use common::*;
 use fuse_fs::{Blocking, Outcome, Serve};
 use virtio_fs_queue::{
-    Drained, InFlightRecord, Polling, Pool, Position, Queue, QueueConfig, Resources, StartError,
-    Stats,
+    Drained, GuestSpace, InFlightRecord, Polling, Pool, Position, Queue, QueueConfig, Resources,
+    StartError, Stats,
 };
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap, MmapRegion, VolatileMemory};
+use vm_memory::bitmap::{Bitmap, BitmapSlice, WithBitmapSlice};
+use vm_memory::mmap::NewBitmap;
+use vm_memory::{Bytes, GuestAddress, MmapRegion, VolatileMemory};
 
 const SIZE: u16 = 16;
 /// Bytes that are worth a look: the rings and what the descriptors name.
@@ -24,7 +26,7 @@ struct Moment {
 }
 
 impl Moment {
-    fn of(space: &GuestMemoryMmap, record: &MmapRegion) -> Self {
+    fn of<B: Bitmap>(space: &Memory<B>, record: &MmapRegion) -> Self {
         let mut moment = Self {
             rings: vec![0; RINGS],
             record: vec![0; record.size()],
@@ -57,17 +59,17 @@ fn record(region: &Arc<MmapRegion>) -> InFlightRecord {
     InFlightRecord::new(Arc::clone(region), 0, SIZE).unwrap()
 }
 
-fn word(space: &Memory, address: u64) -> u16 {
+fn word<B: Bitmap>(space: &Memory<B>, address: u64) -> u16 {
     space.read_obj(GuestAddress(address)).unwrap()
 }
 
 /// Goes on where the rings are, at a place in the available ring that means nothing.
-fn start(
-    space: &Arc<Memory>,
+fn start<B: Bitmap + Send + Sync + 'static>(
+    space: &Arc<Memory<B>>,
     record: InFlightRecord,
     filesystem: Arc<dyn Serve>,
     notify: impl Fn() + Send + Sync + 'static,
-) -> Rig {
+) -> Rig<Arc<Memory<B>>> {
     let position = Position {
         next_avail: 0xdead,
         next_used: word(space, USED + 2),
@@ -97,7 +99,7 @@ fn start(
 }
 
 /// Offers requests 0, 1, ... `count` as chains of two descriptors.
-fn offer(rig: &mut Rig, count: u16) {
+fn offer<AS: GuestSpace>(rig: &mut Rig<AS>, count: u16) {
     for n in 0..count {
         let sent = request(n.into(), b"");
         let place = u64::from(n) * 0x100;
@@ -111,17 +113,52 @@ fn offer(rig: &mut Rig, count: u16) {
 }
 
 /// All that was given back since the rings were set up.
-fn heads_given_back(rig: &mut Rig) -> Vec<u32> {
+fn heads_given_back<AS: GuestSpace>(rig: &mut Rig<AS>) -> Vec<u32> {
     let mut heads: Vec<_> = rig.used().into_iter().map(|(head, _)| head).collect();
     heads.sort_unstable();
     heads
+}
+
+/// Calls back when guest memory was written to.
+#[derive(Debug, Clone, Default)]
+struct Watched;
+
+static AFTER_WRITE: OnceLock<Box<dyn Fn() + Send + Sync>> = OnceLock::new();
+
+impl Bitmap for Watched {
+    fn mark_dirty(&self, _: usize, _: usize) {
+        if let Some(look) = AFTER_WRITE.get() {
+            look();
+        }
+    }
+
+    fn dirty_at(&self, _: usize) -> bool {
+        false
+    }
+
+    fn slice_at(&self, _: usize) -> Self {
+        Self
+    }
+}
+
+impl WithBitmapSlice<'_> for Watched {
+    type S = Self;
+}
+
+impl BitmapSlice for Watched {}
+
+impl NewBitmap for Watched {
+    fn with_len(_: usize) -> Self {
+        Self
+    }
 }
 
 /// Whenever the process ends, each chain is given back once, by it or by the next one.
 #[test]
 fn each_chain_is_given_back_once() {
     let moments: Arc<Mutex<Vec<Moment>>> = Arc::default();
-    let (space, region) = (Arc::new(memory()), region());
+    let space: Arc<Memory<Watched>> = Arc::new(tracked_memory());
+    let region = region();
     let look = {
         let (moments, space, region) = (
             Arc::clone(&moments),
@@ -134,6 +171,7 @@ fn each_chain_is_given_back_once() {
         }
     };
     let notify = look.clone();
+    let after_write = look.clone();
     // Every third waits until the others are done; nothing happens during a look.
     let gate = Arc::new(RwLock::new(()));
     let closed = Arc::clone(&gate);
@@ -149,6 +187,7 @@ fn each_chain_is_given_back_once() {
     });
     let mut rig = start(&space, record(&region), Arc::new(filesystem), notify);
     offer(&mut rig, 8);
+    assert!(AFTER_WRITE.set(Box::new(after_write)).is_ok());
     let others = gate.write().unwrap();
     assert_eq!(rig.queue.drain(), Drained::Idle);
     assert_eq!(rig.used().len(), 5);
@@ -165,7 +204,7 @@ fn each_chain_is_given_back_once() {
     assert_eq!(heads_given_back(&mut rig), all);
 
     let moments = std::mem::take(&mut *moments.lock().unwrap());
-    assert!(moments.len() > 16);
+    assert!(moments.len() > 40, "{}", moments.len());
     for moment in moments {
         let (space, region) = moment.restore();
         let mut rig = start(&space, record(&region), Arc::new(Unpayloaded), || ());
