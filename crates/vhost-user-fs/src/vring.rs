@@ -228,6 +228,7 @@ impl Vring {
             filesystem: Arc::clone(&around.device.filesystem),
             pool: Arc::clone(&around.device.pool),
             polling: Arc::clone(&around.queue.polling),
+            log: None,
             stats: Arc::clone(&around.queue.stats),
             notify: Box::new(move || call.signal()),
         }

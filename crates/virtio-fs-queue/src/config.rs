@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use fuse_fs::Serve;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
-use crate::{Polling, Pool, RingArea, StartError, Stats};
+use crate::{Polling, Pool, RingArea, StartError, Stats, WriteLog};
 
 /// Where a split virtqueue is and how it is used: what the driver and the transport agreed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +64,8 @@ pub struct Resources<AS> {
     pub pool: Arc<Pool>,
     /// How the queue polls; shared by those of a device's queues that do.
     pub polling: Arc<Polling>,
+    /// Learns what is written to the guest's memory, where somebody wants to know.
+    pub log: Option<Arc<dyn WriteLog>>,
     /// What happens is counted there, over as many restarts of the queue as there are.
     pub stats: Arc<Stats>,
     /// Interrupts the driver (a vhost-user *call*). Called from the thread that drains and from the

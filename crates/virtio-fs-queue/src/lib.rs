@@ -15,6 +15,7 @@
 //! * [`Polling`] says for how long a queue that has served everything looks out for more before it
 //!   asks for a kick.
 //! * [`Queue::stop`] waits for what is in flight and tells where to continue.
+//! * [`WriteLog`] learns what is written to the guest's memory.
 //! * [`InFlightRecord`] keeps what is in flight where it outlives the process.
 //!
 //! **The way of a request.** Header and arguments are copied out of guest memory once, then
@@ -79,6 +80,7 @@ mod storage;
 mod sys;
 mod used;
 mod worker;
+mod write_log;
 
 pub use affinity::{AffinityError, Processors, QueueAffinity};
 pub use config::{Position, QueueConfig, Resources};
@@ -89,6 +91,7 @@ pub use queue::{Drained, Queue};
 pub use record::{InFlightRecord, RecordError};
 pub use stats::{Counts, Stats};
 pub use worker::{Kick, Place, Worker};
+pub use write_log::WriteLog;
 
 use vm_memory::{GuestAddressSpace, GuestMemoryBackend};
 

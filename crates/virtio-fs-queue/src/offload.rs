@@ -9,7 +9,7 @@ use crate::help::Help;
 use crate::pool::Job;
 use crate::queue::Shared;
 use crate::request::Served;
-use crate::ring::{self, UsedElement};
+use crate::ring::UsedElement;
 use crate::segment::Range;
 use crate::storage::Storage;
 use crate::used::Batch;
@@ -75,7 +75,7 @@ impl<AS: GuestSpace> Offloaded<AS> {
     ) -> Result<(), RingError> {
         let shared = &*self.shared;
         let memory = shared.resources.memory.memory();
-        let ring = ring::find(&*memory, &shared.config)?;
+        let ring = shared.find_ring(&*memory)?;
         let mut chain = Chain::new(Storage::default());
         let len = match chain.restore(&*memory, &self.readable, &self.writable) {
             Some(()) => answer(&chain),

@@ -4,19 +4,24 @@ use std::os::fd::BorrowedFd;
 use fuse_fs::{IoFlags, PayloadSink, PayloadSource};
 use vm_memory::GuestMemoryRegion;
 
+use crate::WriteLog;
 use crate::segment::Cursor;
 use crate::sys::Buffers;
 
 /// The room in guest memory for the data of a reply.
-#[derive(Debug)]
 pub(crate) struct GuestSink<'c, 'm, R> {
     free: Cursor<'c, 'm, R>,
     written: usize,
+    log: Option<&'c dyn WriteLog>,
 }
 
 impl<'c, 'm, R: GuestMemoryRegion> GuestSink<'c, 'm, R> {
-    pub(crate) const fn new(free: Cursor<'c, 'm, R>) -> Self {
-        Self { free, written: 0 }
+    pub(crate) const fn new(free: Cursor<'c, 'm, R>, log: Option<&'c dyn WriteLog>) -> Self {
+        Self {
+            free,
+            written: 0,
+            log,
+        }
     }
 
     /// Bytes that were put there.
@@ -31,7 +36,7 @@ impl<R: GuestMemoryRegion> PayloadSink for GuestSink<'_, '_, R> {
     }
 
     fn write(&mut self, data: &[u8]) -> usize {
-        let len = self.free.write(data);
+        let len = self.free.write(data, self.log);
         self.written = self.written.saturating_add(len);
         len
     }
@@ -46,7 +51,7 @@ impl<R: GuestMemoryRegion> PayloadSink for GuestSink<'_, '_, R> {
         let mut buffers = Buffers::new();
         gather(&mut buffers, &self.free, len)?;
         let read = buffers.fill_from(file, offset, flags)?;
-        self.free.advance_written(read);
+        self.free.advance_written(read, self.log);
         self.written = self.written.saturating_add(read);
         Ok(read)
     }

@@ -102,7 +102,7 @@ impl<AS: GuestSpace> Queue<AS> {
         record: Option<InFlightRecord>,
     ) -> Result<Self, StartError> {
         config.check()?;
-        ring::find(&*resources.memory.memory(), &config)?;
+        ring::find(&*resources.memory.memory(), &config, None)?;
         let Position {
             mut next_avail,
             next_used,
@@ -165,7 +165,7 @@ impl<AS: GuestSpace> Queue<AS> {
     /// Whether the ring lies in `memory`. It is to be stopped before memory where it does not
     /// becomes the guest's, or is broken when it is served then.
     pub fn is_within(&self, memory: &AS::M) -> bool {
-        ring::find(memory, &self.shared.config).is_ok()
+        ring::find(memory, &self.shared.config, None).is_ok()
     }
 
     /// Stops serving, waits for what is in flight, and returns where to go on. After that no guest
@@ -216,7 +216,7 @@ impl<AS: GuestSpace> Queue<AS> {
         batch: &mut Batch,
     ) -> Result<ControlFlow<Drained, u16>, RingError> {
         let memory = self.shared.resources.memory.memory();
-        let ring = ring::find(&*memory, &self.shared.config)?;
+        let ring = self.shared.find_ring(&*memory)?;
         let mut chain = Chain::new(std::mem::take(&mut avail.segments));
         let mut round = Round {
             shared: &self.shared,
@@ -462,9 +462,18 @@ impl<AS: GuestSpace, M: GuestMemoryBackend> Round<'_, '_, AS, M> {
 }
 
 impl<AS: GuestSpace> Shared<AS> {
+    /// Where the ring is in `memory`, to be served.
+    pub(crate) fn find_ring<'m, M: GuestMemoryBackend>(
+        &'m self,
+        memory: &'m M,
+    ) -> Result<Ring<'m, MS<'m, M>>, RingError> {
+        ring::find(memory, &self.config, self.resources.log.as_deref())
+    }
+
     pub(crate) fn server(&self) -> Server<'_> {
         Server {
             filesystem: &*self.resources.filesystem,
+            log: self.resources.log.as_deref(),
             stats: &self.resources.stats,
         }
     }

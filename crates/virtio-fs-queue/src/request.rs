@@ -8,10 +8,10 @@ use fuse_wire::{Errno, MAX_ARGUMENTS, argument_len_before_payload};
 use vm_memory::GuestMemoryRegion;
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::Stats;
 use crate::chain::Chain;
 use crate::payload::{GuestSink, GuestSource};
 use crate::segment::Cursor;
+use crate::{Stats, WriteLog};
 
 const IN_HEADER_LEN: usize = size_of::<InHeader>();
 const OUT_HEADER_LEN: usize = size_of::<OutHeader>();
@@ -27,10 +27,11 @@ pub(crate) enum Served {
     WouldWait,
 }
 
-/// Who serves, and who counts.
+/// Who serves, who counts, and who learns what is written.
 #[derive(Clone, Copy)]
 pub(crate) struct Server<'s> {
     pub(crate) filesystem: &'s dyn Serve,
+    pub(crate) log: Option<&'s dyn WriteLog>,
     pub(crate) stats: &'s Stats,
 }
 
@@ -77,7 +78,7 @@ impl Server<'_> {
         let mut body = chain.writable();
         let has_room = body.remaining() >= OUT_HEADER_LEN;
         body.advance(OUT_HEADER_LEN);
-        let mut sink = GuestSink::new(body);
+        let mut sink = GuestSink::new(body, self.log);
 
         // What a panic leaves behind is the filesystem's own, behind locks that it has to mind
         // anyway; the sink and the source are not used again.
@@ -89,7 +90,7 @@ impl Server<'_> {
         match outcome {
             Ok(Outcome::Reply { head, payload }) => {
                 let payload = payload.min(sink.written());
-                Served::Done(write_reply(chain, reply.get(..head), payload))
+                Served::Done(self.write_reply(chain, reply.get(..head), payload))
             }
             Ok(Outcome::NoReply) => Served::Done(0),
             Ok(Outcome::WouldBlock) => Served::WouldBlock,
@@ -112,20 +113,22 @@ impl Server<'_> {
         match InHeader::read_from_prefix(message) {
             Ok((header, _)) if has_room => {
                 let reply = OutHeader::failure(header.unique, errno);
-                write_reply(chain, Some(reply.as_bytes()), 0)
+                self.write_reply(chain, Some(reply.as_bytes()), 0)
             }
             _ => 0,
         }
     }
-}
 
-/// Puts the buffered part of the reply in place, before the payload, and returns the length of both.
-fn write_reply<R: GuestMemoryRegion>(
-    chain: &Chain<'_, R>,
-    head: Option<&[u8]>,
-    payload: usize,
-) -> u32 {
-    let head = head.unwrap_or_default();
-    let written = chain.writable().write(head);
-    u32::try_from(written.saturating_add(payload)).unwrap_or(u32::MAX)
+    /// Puts the buffered part of the reply in place, before the payload, and returns the length of
+    /// both.
+    fn write_reply<R: GuestMemoryRegion>(
+        &self,
+        chain: &Chain<'_, R>,
+        head: Option<&[u8]>,
+        payload: usize,
+    ) -> u32 {
+        let head = head.unwrap_or_default();
+        let written = chain.writable().write(head, self.log);
+        u32::try_from(written.saturating_add(payload)).unwrap_or(u32::MAX)
+    }
 }

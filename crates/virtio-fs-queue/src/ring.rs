@@ -1,9 +1,9 @@
 use std::sync::atomic::{Ordering, fence};
 
 use vm_memory::bitmap::{BitmapSlice, MS};
-use vm_memory::{AtomicAccess, Bytes, GuestMemoryBackend, VolatileSlice};
+use vm_memory::{AtomicAccess, Bytes, GuestAddress, GuestMemoryBackend, VolatileSlice};
 
-use crate::{QueueConfig, RingArea, RingError};
+use crate::{QueueConfig, RingArea, RingError, WriteLog};
 
 /// `VIRTQ_AVAIL_F_NO_INTERRUPT`.
 const NO_INTERRUPT: u16 = 1;
@@ -19,12 +19,12 @@ const ENTRIES: usize = 4;
 /// The three areas of a split virtqueue (virtio 1.x, section 2.7), as they are mapped right now.
 ///
 /// Each access is one atomic load or store of a little-endian field.
-#[derive(Debug)]
 pub(crate) struct Ring<'m, B> {
     descriptors: VolatileSlice<'m, B>,
     avail: VolatileSlice<'m, B>,
     used: VolatileSlice<'m, B>,
     config: &'m QueueConfig,
+    log: Option<&'m dyn WriteLog>,
 }
 
 /// A chain to give back.
@@ -36,10 +36,11 @@ pub(crate) struct UsedElement {
     pub(crate) len: u32,
 }
 
-/// Finds the areas in `memory`.
+/// Finds the areas in `memory`; what is written there is noted in `log`.
 pub(crate) fn find<'m, M: GuestMemoryBackend>(
     memory: &'m M,
     config: &'m QueueConfig,
+    log: Option<&'m dyn WriteLog>,
 ) -> Result<Ring<'m, MS<'m, M>>, RingError> {
     let slice = |area| {
         memory
@@ -51,6 +52,7 @@ pub(crate) fn find<'m, M: GuestMemoryBackend>(
         avail: slice(RingArea::Avail)?,
         used: slice(RingArea::Used)?,
         config,
+        log,
     })
 }
 
@@ -179,7 +181,12 @@ impl<'m, B: BitmapSlice> Ring<'m, B> {
     ) -> Result<(), RingError> {
         self.used
             .store(value, offset, order)
-            .map_err(|_| outside(self.config, RingArea::Used))
+            .map_err(|_| outside(self.config, RingArea::Used))?;
+        if let Some(log) = self.log {
+            let address = self.config.used.0.saturating_add(offset as u64);
+            log.wrote(GuestAddress(address), size_of::<T>());
+        }
+        Ok(())
     }
 }
 

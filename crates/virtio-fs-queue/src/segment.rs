@@ -4,6 +4,8 @@ use vm_memory::{
     VolatileSlice,
 };
 
+use crate::WriteLog;
+
 /// A contiguous run of guest memory, found in its region.
 #[derive(Debug)]
 pub(crate) struct Segment<'m, R> {
@@ -188,8 +190,9 @@ impl<'c, 'm, R: GuestMemoryRegion> Cursor<'c, 'm, R> {
         len
     }
 
-    /// Copies from `data` as much as there is room for, and returns how many bytes that was.
-    pub(crate) fn write(&mut self, data: &[u8]) -> usize {
+    /// Copies from `data` as much as there is room for, notes that in `log`, and returns how many
+    /// bytes that was.
+    pub(crate) fn write(&mut self, data: &[u8], log: Option<&dyn WriteLog>) -> usize {
         let mut left = data;
         for piece in self.pieces(data.len()) {
             let Some(slice) = piece.slice() else { break };
@@ -198,15 +201,28 @@ impl<'c, 'm, R: GuestMemoryRegion> Cursor<'c, 'm, R> {
             left = later;
         }
         let len = data.len().saturating_sub(left.len());
+        self.note(len, log);
         self.advance(len);
         len
     }
 
-    /// Notes that the next `len` bytes were written to by a system call, and goes on behind them.
-    pub(crate) fn advance_written(&mut self, len: usize) {
+    /// Notes that the next `len` bytes were written to by a system call, in `log`, too, and goes on
+    /// behind them.
+    pub(crate) fn advance_written(&mut self, len: usize, log: Option<&dyn WriteLog>) {
         for piece in self.pieces(len) {
             piece.mark_dirty();
         }
+        self.note(len, log);
         self.advance(len);
+    }
+
+    /// Notes in `log` that the next `len` bytes were written to.
+    fn note(&self, len: usize, log: Option<&dyn WriteLog>) {
+        if let Some(log) = log {
+            for piece in self.pieces(len) {
+                let Range { address, len } = piece.range();
+                log.wrote(address, len);
+            }
+        }
     }
 }

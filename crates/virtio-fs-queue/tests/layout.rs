@@ -2,16 +2,17 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use common::*;
-use fuse_fs::IoFlags;
+use fuse_fs::{Blocking, IoFlags, Outcome};
 use proptest::prelude::*;
-use virtio_fs_queue::{Drained, Pool};
+use virtio_fs_queue::{Drained, Pool, WriteLog};
 use vm_memory::bitmap::{AtomicBitmap, Bitmap};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion, MmapRegion};
 
@@ -252,11 +253,32 @@ fn payload_goes_between_files_and_both_regions() {
     assert!(written[10..] == pattern(LEN));
 }
 
+/// The pages that were written to.
+#[derive(Default)]
+struct Pages(Mutex<BTreeSet<u64>>);
+
+impl WriteLog for Pages {
+    fn wrote(&self, address: GuestAddress, len: usize) {
+        let last = address.0 + len as u64 - 1;
+        let pages = (address.0 / 4096..=last / 4096).map(|page| page * 4096);
+        self.0.lock().unwrap().extend(pages);
+    }
+}
+
 #[test]
-fn what_the_device_writes_is_marked_dirty() {
+fn what_the_device_writes_is_noted() {
+    for by_pool in [false, true] {
+        assert_noted(by_pool);
+    }
+}
+
+fn assert_noted(by_pool: bool) {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(&pattern(8192)).unwrap();
     let serve = double(move |call: Call<'_>| {
+        if by_pool && call.blocking == Blocking::Forbidden {
+            return Outcome::WouldBlock;
+        }
         let sink = call.sink.unwrap();
         let file = file.as_fd();
         let len = sink
@@ -266,7 +288,17 @@ fn what_the_device_writes_is_marked_dirty() {
         call.done_with(len)
     });
     let space = Arc::new(tracked_memory::<AtomicBitmap>());
-    let mut rig = Rig::new(Arc::clone(&space), config(8), serve, Pool::new(0));
+    let log: Arc<Pages> = Arc::default();
+    let theirs = Arc::clone(&log);
+    let mut rig = Rig::with(
+        Arc::clone(&space),
+        config(8),
+        serve,
+        Pool::new(1),
+        |resources| {
+            resources.log = Some(theirs);
+        },
+    );
     let sent = request(1, b"");
     rig.put(REQUEST, &sent);
     // The reply begins in a page of its own and its data lies on both sides of the border.
@@ -284,6 +316,7 @@ fn what_the_device_writes_is_marked_dirty() {
         map.bitmap().reset();
     }
     assert_eq!(rig.queue.drain(), Drained::Idle);
+    rig.queue.stop();
     let mut dirty = Vec::new();
     for region in space.iter() {
         for offset in (0..region.len()).step_by(4096) {
@@ -295,6 +328,8 @@ fn what_the_device_writes_is_marked_dirty() {
     // 100 bytes before the border, 4900 behind it: two pages. The others have room only.
     let expected = [USED, REPLY, BORDER - 4096, BORDER, BORDER + 4096];
     assert_eq!(dirty, expected);
+    let logged: Vec<_> = log.0.lock().unwrap().iter().copied().collect();
+    assert_eq!(logged, expected);
     assert_eq!(rig.used(), [(0, 5016)]);
     let mut page = [0; 16];
     space.read_slice(&mut page, GuestAddress(REPLY)).unwrap();

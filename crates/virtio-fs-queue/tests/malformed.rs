@@ -380,6 +380,7 @@ fn queues_that_cannot_be_are_not_started() {
             filesystem: Arc::new(Echo),
             pool: Arc::new(Pool::new(0)),
             polling: Arc::new(virtio_fs_queue::Polling::never()),
+            log: None,
             stats: Arc::default(),
             notify: Box::new(|| ()),
         };

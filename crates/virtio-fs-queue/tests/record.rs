@@ -84,6 +84,7 @@ fn start<B: Bitmap + Send + Sync + 'static>(
         filesystem,
         pool: Arc::new(Pool::new(1)),
         polling: Arc::new(Polling::never()),
+        log: None,
         stats: Arc::clone(&stats),
         notify: Box::new(notify),
     };
@@ -326,6 +327,7 @@ fn a_record_has_to_have_room_for_the_ring() {
         filesystem: Arc::new(Unpayloaded),
         pool: Arc::new(Pool::new(0)),
         polling: Arc::new(Polling::never()),
+        log: None,
         stats: Arc::default(),
         notify: Box::new(|| ()),
     };

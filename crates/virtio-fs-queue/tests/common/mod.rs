@@ -127,6 +127,7 @@ impl<AS: GuestSpace> Rig<AS> {
             filesystem: Arc::new(serve),
             pool: Arc::new(pool),
             polling: Arc::new(Polling::never()),
+            log: None,
             stats: Arc::clone(&stats),
             notify: Box::new(move || {
                 rung.fetch_add(1, Ordering::SeqCst);
