@@ -12,7 +12,8 @@ use rustix::net::{
 };
 use vhost::vhost_user::message::{MAX_MSG_SIZE, VhostUserMemoryRegion};
 use vhost::vhost_user::{
-    BackendReqHandler, Error as VhostUserError, VhostUserBackendReqHandlerMut as _,
+    BackendReqHandler, Error as VhostUserError, Result as VhostUserResult,
+    VhostUserBackendReqHandlerMut as _,
 };
 
 use crate::device::Device;
@@ -45,6 +46,8 @@ struct Coming {
 
 /// `VHOST_USER_SET_MEM_TABLE`.
 const SET_MEM_TABLE: u32 = 5;
+/// `VHOST_USER_SET_BACKEND_REQ_FD`.
+const SET_BACKEND_REQ_FD: u32 = 21;
 /// Bytes of a message's header: request, flags, size of the body.
 const HEADER: usize = 12;
 /// The header and the first fields of a memory table: number of regions, padding.
@@ -90,6 +93,8 @@ impl Connection {
             self.check_descriptors(&coming)?;
             let served = if coming.has_surplus() {
                 self.receive_table(&coming)
+            } else if coming.request == SET_BACKEND_REQ_FD {
+                self.receive_channel(&coming)
             } else {
                 self.handler.handle_request().map_err(Into::into)
             };
@@ -99,8 +104,17 @@ impl Connection {
                 )) => break,
                 other => other?,
             }
+            if !self.is_answerable() {
+                break;
+            }
         }
         Ok(())
+    }
+
+    /// Whether the front-end can be told anything. It cannot where it is gone, and where it gave its
+    /// own end of the connection away for something else (see [`seal`](crate::event::seal)).
+    fn is_answerable(&self) -> bool {
+        send(&self.stream, &[], SendFlags::NOSIGNAL).is_ok()
     }
 
     /// Waits for the next message, and leaves it where it is.
@@ -138,15 +152,24 @@ impl Connection {
         let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         let result = match regions {
             Some(regions) if regions.len() == files.len() => {
-                session.set_mem_table(&regions, files, None)
+                session.set_mem_table(&regions, files, None).map(|_| ())
             }
             _ => Err(VhostUserError::InvalidMessage),
         };
-        if session.acknowledges() && coming.flags & NEED_REPLY != 0 {
-            self.acknowledge(result.is_ok())?;
+        let acknowledges = session.acknowledges();
+        self.answer(coming, acknowledges, result)
+    }
+
+    /// Serves `VHOST_USER_SET_BACKEND_REQ_FD`.
+    fn receive_channel(&self, coming: &Coming) -> Result<(), ConnectionError> {
+        if coming.size > MAX_MSG_SIZE {
+            return Err(VhostUserError::InvalidMessage.into());
         }
-        result?;
-        Ok(())
+        let (_, files) = self.receive(coming)?;
+        let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = session.set_channel(files);
+        let acknowledges = session.acknowledges();
+        self.answer(coming, acknowledges, result)
     }
 
     /// The body of the message and what came with it.
@@ -175,13 +198,21 @@ impl Connection {
         Ok((body, files))
     }
 
-    fn acknowledge(&self, success: bool) -> Result<(), ConnectionError> {
-        let fields = [SET_MEM_TABLE, REPLY_FLAGS, size_of::<u64>() as u32];
-        let result = u64::from(!success).to_ne_bytes();
-        let header = fields.iter().flat_map(|field| field.to_ne_bytes());
-        let message: Vec<u8> = header.chain(result).collect();
-        send(&self.stream, &message, SendFlags::NOSIGNAL).map_err(ConnectionError::Send)?;
-        Ok(())
+    /// Tells the front-end the `result` of a message, if that is agreed on and it wants to know.
+    fn answer(
+        &self,
+        coming: &Coming,
+        acknowledges: bool,
+        result: VhostUserResult<()>,
+    ) -> Result<(), ConnectionError> {
+        if acknowledges && coming.flags & NEED_REPLY != 0 {
+            let fields = [coming.request, REPLY_FLAGS, size_of::<u64>() as u32];
+            let header = fields.iter().flat_map(|field| field.to_ne_bytes());
+            let body = u64::from(result.is_err()).to_ne_bytes();
+            let message: Vec<u8> = header.chain(body).collect();
+            send(&self.stream, &message, SendFlags::NOSIGNAL).map_err(ConnectionError::Send)?;
+        }
+        Ok(result?)
     }
 }
 

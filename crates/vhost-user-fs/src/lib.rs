@@ -20,6 +20,18 @@
 //! With INFLIGHT_SHMFD, a front-end keeps a record of what is in flight. When this process dies, the
 //! next one answers what it had not: each request is answered once, though it may be done twice. What
 //! the guest had open is another matter, which that record does not tell.
+//!
+//! # The front-end
+//! A *kick* is an eventfd; a *call* and an *err* are eventfds, or sockets of which only the half that
+//! signals stays open. Anything else is refused: what is held for a front-end must not hold the other
+//! end of its connection, or nobody would see that it is gone.
+//!
+//! A front-end that fills up a *call* which is not in non-blocking mode, and does so just when it is
+//! to be signalled, has the threads wait which serve its own queue. They go on when that queue is
+//! stopped, when it has another *call* and when the connection ends.
+//!
+//! A ring that is not in the guest's memory is not served; it goes on where it was when that memory is
+//! there again.
 
 #![deny(unsafe_code)]
 #![cfg_attr(

@@ -11,14 +11,14 @@ use vhost::vhost_user::message::{
     VhostUserSharedMsg, VhostUserSingleMemoryRegion, VhostUserVringAddrFlags, VhostUserVringState,
 };
 use vhost::vhost_user::{
-    Backend, Error as VhostUserError, GpuBackend, Result as VhostUserResult,
-    VhostUserBackendReqHandlerMut,
+    Error as VhostUserError, GpuBackend, Result as VhostUserResult, VhostUserBackendReqHandlerMut,
 };
 use virtio_fs_config::{EVENT_IDX, INDIRECT_DESC};
 use virtio_fs_queue::Kick;
 use vm_memory::GuestAddress;
 
 use crate::device::{Device, FEATURES, MAX_QUEUE_SIZE, PROTOCOL_FEATURES};
+use crate::event;
 use crate::inflight::Inflight;
 use crate::memory::{Change, MAX_REGIONS, MemoryError, MemoryTable};
 use crate::vring::{Areas, Surroundings, Vring};
@@ -40,7 +40,7 @@ pub(crate) struct Session {
     /// The record of what is in flight, where the front-end keeps one.
     inflight: Option<Inflight>,
     /// Where the front-end would be asked for something; to be kept open.
-    channel: Option<Backend>,
+    channel: Option<File>,
 }
 
 /// Why a message is refused.
@@ -58,6 +58,8 @@ enum Refusal {
     Features(u64),
     #[error("the config space of a virtio-fs device is read-only")]
     ReadOnlyConfig,
+    #[error("a channel to the front-end is one socket, and has to be negotiated")]
+    Channel,
 }
 
 impl From<Refusal> for VhostUserError {
@@ -87,6 +89,18 @@ impl Session {
     /// Whether the front-end can ask for the result of any message.
     pub(crate) fn acknowledges(&self) -> bool {
         self.protocol_features & VhostUserProtocolFeatures::REPLY_ACK.bits() != 0
+    }
+
+    /// `VHOST_USER_SET_BACKEND_REQ_FD`: the `vhost` crate would make more of it than can be made
+    /// sure to hold nothing else open.
+    pub(crate) fn set_channel(&mut self, files: Vec<File>) -> VhostUserResult<()> {
+        let negotiated = self.protocol_features & VhostUserProtocolFeatures::BACKEND_REQ.bits();
+        let (true, Ok([socket])) = (negotiated != 0, <[File; 1]>::try_from(files)) else {
+            return Err(Refusal::Channel.into());
+        };
+        event::seal(&socket).map_err(VhostUserError::ReqHandlerError)?;
+        self.channel = Some(socket);
+        Ok(())
     }
 
     fn vring(&mut self, index: u32) -> Result<&mut Vring, Refusal> {
@@ -284,18 +298,26 @@ impl VhostUserBackendReqHandlerMut for Session {
     }
 
     fn set_vring_kick(&mut self, index: u8, event: Option<File>) -> VhostUserResult<()> {
+        let event = event
+            .map(event::kick)
+            .transpose()
+            .map_err(VhostUserError::ReqHandlerError)?;
         let kick = event.map_or(Kick::Polled, |event| Kick::Event(Arc::new(event.into())));
         self.with_vring(index.into(), |vring, around| vring.set_kick(kick, around))
     }
 
     fn set_vring_call(&mut self, index: u8, event: Option<File>) -> VhostUserResult<()> {
-        self.vring(index.into())?.set_call(event);
-        Ok(())
+        let vring = self.vring(index.into())?;
+        vring
+            .set_call(event)
+            .map_err(VhostUserError::ReqHandlerError)
     }
 
     fn set_vring_err(&mut self, index: u8, event: Option<File>) -> VhostUserResult<()> {
-        self.vring(index.into())?.set_error(event);
-        Ok(())
+        let vring = self.vring(index.into())?;
+        vring
+            .set_error(event)
+            .map_err(VhostUserError::ReqHandlerError)
     }
 
     fn set_vring_enable(&mut self, index: u32, enable: bool) -> VhostUserResult<()> {
@@ -328,10 +350,6 @@ impl VhostUserBackendReqHandlerMut for Session {
         _flags: VhostUserConfigFlags,
     ) -> VhostUserResult<()> {
         Err(Refusal::ReadOnlyConfig.into())
-    }
-
-    fn set_backend_req_fd(&mut self, channel: Backend) {
-        self.channel = Some(channel);
     }
 
     fn set_gpu_socket(&mut self, _socket: GpuBackend) -> VhostUserResult<()> {

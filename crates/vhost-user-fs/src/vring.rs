@@ -9,7 +9,7 @@ use virtio_fs_queue::{
 use vm_memory::{GuestAddress, GuestAddressSpace};
 
 use crate::device::{Device, DeviceQueue};
-use crate::event::Signal;
+use crate::event::{self, Signal};
 use crate::memory::{Memory, SharedMemory};
 
 /// A vring as the front-end sets it up, and who serves it.
@@ -81,7 +81,7 @@ impl Vring {
     pub(crate) fn take_base(&mut self) -> u16 {
         self.stop();
         self.kick = None;
-        self.call.replace(None);
+        self.call.clear();
         self.next_avail
     }
 
@@ -117,17 +117,25 @@ impl Vring {
     }
 
     /// Sets whom to signal when requests are done; nobody, where the driver polls.
-    pub(crate) fn set_call(&mut self, event: Option<File>) {
-        let first = self.call.replace(event);
+    ///
+    /// # Errors
+    /// `event` is nothing to signal.
+    pub(crate) fn set_call(&mut self, event: Option<File>) -> io::Result<()> {
+        let first = self.call.replace(event)?;
         if first && self.worker.is_some() {
             // What was done before could not be told.
-            self.call.signal();
+            event::keep_going(&[&self.call], || self.call.signal());
         }
+        Ok(())
     }
 
     /// Sets whom to signal when the driver broke the ring.
-    pub(crate) fn set_error(&mut self, event: Option<File>) {
-        self.error.replace(event);
+    ///
+    /// # Errors
+    /// `event` is nothing to signal.
+    pub(crate) fn set_error(&mut self, event: Option<File>) -> io::Result<()> {
+        self.error.replace(event)?;
+        Ok(())
     }
 
     /// Goes on with other features, or another record of what is in flight.
@@ -166,7 +174,8 @@ impl Vring {
     pub(crate) fn stop(&mut self) {
         self.awaits_memory = false;
         if let Some(worker) = self.worker.take() {
-            self.next_avail = worker.stop().next_avail;
+            let stopped = event::keep_going(&[&self.call, &self.error], || worker.stop());
+            self.next_avail = stopped.next_avail;
         }
     }
 

@@ -2,8 +2,7 @@
 
 mod common;
 
-use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -95,35 +94,6 @@ fn a_kick_can_be_given_again() {
 }
 
 #[test]
-fn what_cannot_be_waited_for_is_no_kick() {
-    let running = start();
-    for served in [false, true] {
-        let guest = Guest::new();
-        let (mut frontend, stream) = running.negotiate_raw();
-        guest.give_memory(&frontend);
-        if served {
-            guest.set_up(&mut frontend, 1, 0);
-        }
-        let file = File::open("/dev/null").unwrap();
-        let body = 1u64;
-        let taken = tell(
-            &stream,
-            SET_VRING_KICK,
-            body.as_bytes(),
-            &[file.as_raw_fd()],
-        );
-        // Where the ring is not to be served yet, that shows later.
-        assert_eq!(taken, !served);
-        if !served {
-            guest.set_addresses(&frontend, 1);
-            frontend.set_vring_num(1, SIZE).unwrap();
-            frontend.set_vring_enable(1, true).unwrap_err();
-        }
-    }
-    drop(running.negotiate());
-}
-
-#[test]
 fn the_front_end_is_told_of_a_broken_ring() {
     let running = start();
     let guest = Guest::new();
@@ -141,53 +111,6 @@ fn the_front_end_is_told_of_a_broken_ring() {
     guest.clear_rings();
     guest.set_up(&mut frontend, 1, 0);
     guest.ask();
-}
-
-#[test]
-fn who_is_to_be_interrupted_late_hears_of_what_was_done_before() {
-    let running = start();
-    let guest = Guest::new();
-    let (mut frontend, stream) = running.negotiate_raw();
-    const SET_VRING_CALL: u32 = 13;
-    guest.give_memory(&frontend);
-    guest.set_up(&mut frontend, 1, 0);
-    let body = 1 | NO_DESCRIPTOR;
-    assert!(tell(&stream, SET_VRING_CALL, body.as_bytes(), &[]));
-    guest.offer();
-    while guest.used_idx() == 0 {
-        std::thread::yield_now();
-    }
-    frontend.set_vring_call(1, &guest.call).unwrap();
-    guest.call.read().unwrap();
-}
-
-/// Whom to signal can be a pipe or a socket, as with User Mode Linux.
-#[test]
-fn who_does_not_take_its_interrupts_holds_nothing_up() {
-    const SET_VRING_CALL: u32 = 13;
-    let running = start();
-    let event = EventFd::new(0).unwrap();
-    event.write(u64::MAX - 1).unwrap();
-    let (_reader, mut pipe) = std::io::pipe().unwrap();
-    let room = rustix::pipe::fcntl_getpipe_size(&pipe).unwrap();
-    pipe.write_all(&vec![0; room]).unwrap();
-    let (socket, _other_end) = UnixStream::pair().unwrap();
-    socket.set_nonblocking(true).unwrap();
-    while (&socket).write(&[0; 8]).is_ok() {}
-    socket.set_nonblocking(false).unwrap();
-    for full in [event.as_raw_fd(), pipe.as_raw_fd(), socket.as_raw_fd()] {
-        let guest = Guest::new();
-        let (mut frontend, stream) = running.negotiate_raw();
-        guest.give_memory(&frontend);
-        guest.set_up(&mut frontend, 1, 0);
-        let body = 1u64;
-        assert!(tell(&stream, SET_VRING_CALL, body.as_bytes(), &[full]));
-        guest.offer();
-        while guest.used_idx() == 0 {
-            std::thread::yield_now();
-        }
-        assert_eq!(frontend.get_vring_base(1).unwrap(), 1);
-    }
 }
 
 /// A memory table with `count` regions, which says that it has `says`.
