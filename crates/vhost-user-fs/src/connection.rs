@@ -5,8 +5,10 @@ use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, ioctl_fionread};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recv, recvmsg, send,
 };
@@ -30,6 +32,8 @@ pub(crate) enum ConnectionError {
         "cannot take a descriptor from the front-end: {0}; raise the limit on open files (--rlimit-nofile)"
     )]
     NoDescriptor(Errno),
+    #[error("a message of the front-end breaks off")]
+    Incomplete,
     #[error("a message of the front-end cannot be served: {0}")]
     Message(#[from] VhostUserError),
 }
@@ -43,6 +47,14 @@ struct Coming {
     /// The first field of its body: number of regions, where it is a memory table.
     count: u32,
 }
+
+/// How long a message may take from its first byte to its last: front-ends send each by one call.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often the rest of one is looked for.
+const LOOK_INTERVAL: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 1_000_000,
+};
 
 /// `VHOST_USER_SET_MEM_TABLE`.
 const SET_MEM_TABLE: u32 = 5;
@@ -118,15 +130,40 @@ impl Connection {
     }
 
     /// Waits for the next message, and leaves it where it is.
+    ///
+    /// All of it is there then: the `vhost` crate waits for the rest of one for ever.
     fn peek(&self) -> Result<Option<Coming>, ConnectionError> {
         let mut bytes = [0; TABLE_HEADER];
+        let mut deadline = None;
         loop {
-            match recv(&self.stream, &mut bytes, RecvFlags::PEEK) {
+            let count = match recv(&self.stream, &mut bytes, RecvFlags::PEEK) {
                 Ok((0, _)) => return Ok(None),
-                Ok((count, _)) => return Ok(Some(Coming::parse(bytes.get(..count)))),
-                Err(Errno::INTR) => {}
+                Ok((count, _)) => count,
+                Err(Errno::INTR) => continue,
                 Err(error) => return Err(ConnectionError::Receive(error)),
+            };
+            let coming = Coming::parse(bytes.get(..count));
+            let there = ioctl_fionread(&self.stream).map_err(ConnectionError::Receive)?;
+            if count >= HEADER && there >= coming.len() {
+                return Ok(Some(coming));
             }
+            let now = Instant::now();
+            if *deadline.get_or_insert(now.checked_add(PATIENCE)) <= Some(now) {
+                return Err(ConnectionError::Incomplete);
+            }
+            if self.hangs_up()? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Waits a little, and returns whether the front-end hung up.
+    fn hangs_up(&self) -> Result<bool, ConnectionError> {
+        let mut events = [PollFd::new(&self.stream, PollFlags::RDHUP)];
+        match poll(&mut events, Some(&LOOK_INTERVAL)) {
+            Ok(ready) => Ok(ready > 0),
+            Err(Errno::INTR) => Ok(false),
+            Err(error) => Err(ConnectionError::Receive(error)),
         }
     }
 
@@ -231,6 +268,16 @@ impl Coming {
             size: next() as usize,
             count: next(),
         }
+    }
+
+    /// Bytes of the whole message; of one that is too long, those that say so.
+    fn len(&self) -> u64 {
+        let body = if self.size > MAX_MSG_SIZE {
+            0
+        } else {
+            self.size
+        };
+        HEADER.saturating_add(body) as u64
     }
 
     fn table_len(&self) -> Option<usize> {

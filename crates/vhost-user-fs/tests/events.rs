@@ -3,7 +3,7 @@
 mod common;
 
 use std::fs::File;
-use std::io::{IoSliceMut, Read, Write};
+use std::io::{ErrorKind, IoSliceMut, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
@@ -120,6 +120,38 @@ fn a_front_end_that_gives_its_own_socket_away_is_gone_when_it_is() {
             assert!(serves(&running), "{request}, {before}");
         }
     }
+}
+
+#[test]
+fn a_message_that_breaks_off_ends_its_connection() {
+    let running = start();
+    // A header that says there are more bytes, and half of one; with a descriptor, too.
+    let header = [SET_VRING_CALL, 1, 8];
+    for (part, descriptor) in [(12, false), (5, true)] {
+        let mut stream = running.connect();
+        let bytes = &header.as_bytes()[..part];
+        match descriptor {
+            true => stream
+                .send_with_fd(bytes, stream.as_raw_fd())
+                .map(|_| ())
+                .unwrap(),
+            false => stream.write_all(bytes).unwrap(),
+        }
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let ended = match stream.read(&mut [0; 1]) {
+            Ok(count) => count == 0,
+            // What was not read is thrown away.
+            Err(error) => error.kind() == ErrorKind::ConnectionReset,
+        };
+        assert!(ended, "{part}, {descriptor}");
+    }
+    // In pieces, but soon.
+    let mut stream = running.connect();
+    for byte in [GET_FEATURES, 1, 0].as_bytes() {
+        stream.write_all(&[*byte]).unwrap();
+        thread::sleep(Duration::from_millis(2));
+    }
+    stream.read_exact(&mut [0; 20]).unwrap();
 }
 
 #[test]
