@@ -193,6 +193,22 @@
 //! OPEN and OPENDIR are never spared: without a handle, each READ and WRITE would have to open its
 //! file, and a directory that is listed in several replies would have to be found where it was left.
 //!
+//! # Filters of system calls
+//!
+//! A filter (seccomp(2)) that was made for another daemon, or another kernel, has to
+//!
+//! * allow openat2(2), without which there is no share ([`NewError::Openat2`]); statx(2), preadv2(2),
+//!   pwritev2(2), renameat2(2) and copy_file_range(2); and where files are created umask(2),
+//!   unshare(2) with CLONE_FS and fchdir(2) and, where the process is root, setresuid(2),
+//!   setresgid(2), setgroups(2), capget(2) and capset(2), each for single threads;
+//! * answer with an error, or allow, but not kill for, what is tried and done without: fchmodat2(2),
+//!   and setxattrat(2), getxattrat(2), listxattrat(2) and removexattrat(2), which are asked for by
+//!   number when the share is opened, whatever the kernel and the C library know; and
+//!   name_to_handle_at(2) and open_by_handle_at(2), without which inodes are told apart and opened
+//!   again by less ([Descriptors](#descriptors)). Any error does; ENOSYS is what a kernel says.
+//!
+//! So the default of a filter should be an error, not the end of the process.
+//!
 //! # Locks
 //!
 //! Unless told otherwise ([`Extras::POSIX_LOCK`], [`Extras::FLOCK`]), locks are left to the guest's
