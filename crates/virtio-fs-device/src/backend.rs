@@ -59,12 +59,12 @@ pub(crate) trait Backend<M>: Send + Sync + fmt::Debug {
         saved: &ActiveState,
     ) -> Result<(), Error>;
 
-    /// Notes from now on which pages are written.
+    /// Notes from now on which pages are written, active or not.
     fn start_dirty_log(&mut self) -> Result<(), Error>;
 
     fn stop_dirty_log(&mut self) -> Result<(), Error>;
 
     /// Calls `found` with the guest address of each page within `range` that was written since this
     /// was last asked.
-    fn take_dirty(&mut self, range: Range<u64>, found: &mut dyn FnMut(u64)) -> Result<(), Error>;
+    fn take_dirty(&mut self, range: Range<u64>, found: &mut dyn FnMut(u64));
 }

@@ -36,10 +36,8 @@ pub const DIRTY_PAGE: u64 = 4096;
 /// | [`update_memory`](Self::update_memory) | – | – | Active | Paused | – | – |
 /// | [`save`](Self::save) | New | Negotiated | – | Paused | Reset | – |
 /// | [`restore`](Self::restore) | Paused | – | – | – | Paused | – |
-/// | [`start_dirty_log`](Self::start_dirty_log), [`stop_dirty_log`](Self::stop_dirty_log), [`take_dirty`](Self::take_dirty) | – | – | Active | Paused | – | – |
 ///
-/// [`read_config`](Self::read_config), [`write_config`](Self::write_config) and
-/// [`status`](Self::status) are for every state.
+/// What is not in the table is for every state.
 ///
 /// A daemon that dies makes the device [`Disconnected`](State::Disconnected), where it would else be
 /// new, negotiated, active, paused or reset. In that state the calls are those of the one beneath,
@@ -213,8 +211,7 @@ impl<M> Device<M> {
     /// [`queue_max_sizes`](Self::queue_max_sizes) has.
     ///
     /// # Errors
-    /// The state is not of such a device, or the daemon refuses its part of it. The device needs a
-    /// reset where the daemon had begun to read it.
+    /// The state is not of such a device, or the daemon refuses its part of it, and was given up.
     pub fn restore(
         &mut self,
         saved: &SavedState,
@@ -248,12 +245,12 @@ impl<M> Device<M> {
         Ok(())
     }
 
-    /// Notes from now on which pages of the guest's memory the device writes.
+    /// Notes from now on which pages of the guest's memory the device writes, over resets and
+    /// activations and other daemons, until [`stop_dirty_log`](Self::stop_dirty_log).
     ///
     /// # Errors
     /// The daemon cannot, or failed.
     pub fn start_dirty_log(&mut self) -> Result<(), Error> {
-        self.health.check(Call::StartDirtyLog)?;
         self.backend.start_dirty_log()
     }
 
@@ -262,22 +259,14 @@ impl<M> Device<M> {
     /// # Errors
     /// The daemon failed.
     pub fn stop_dirty_log(&mut self) -> Result<(), Error> {
-        self.health.check(Call::StopDirtyLog)?;
         self.backend.stop_dirty_log()
     }
 
     /// Calls `found` with the guest address of each page of [`DIRTY_PAGE`] bytes within `range` that
-    /// the device wrote since this was last called for it.
-    ///
-    /// # Errors
-    /// There is no log.
-    pub fn take_dirty(
-        &mut self,
-        range: Range<u64>,
-        mut found: impl FnMut(u64),
-    ) -> Result<(), Error> {
-        self.health.check(Call::TakeDirty)?;
-        self.backend.take_dirty(range, &mut found)
+    /// the device wrote since this was last called for it. To have all of them, pause the device
+    /// before the last time.
+    pub fn take_dirty(&mut self, range: Range<u64>, mut found: impl FnMut(u64)) {
+        self.backend.take_dirty(range, &mut found);
     }
 
     /// How the device is.

@@ -54,7 +54,6 @@
 //! ```
 
 #![deny(unsafe_code)]
-#![allow(dead_code, reason = "saving and logging follow")]
 #![cfg_attr(
     not(test),
     deny(

@@ -43,12 +43,6 @@ pub enum Call {
     Save,
     /// [`Device::restore`](crate::Device::restore)
     Restore,
-    /// [`Device::start_dirty_log`](crate::Device::start_dirty_log)
-    StartDirtyLog,
-    /// [`Device::stop_dirty_log`](crate::Device::stop_dirty_log)
-    StopDirtyLog,
-    /// [`Device::take_dirty`](crate::Device::take_dirty)
-    TakeDirty,
 }
 
 /// What happens to a device without being asked for.
@@ -58,8 +52,6 @@ pub(crate) enum Happening {
     Lost { resumable: bool },
     /// A daemon is there that goes on.
     Regained,
-    /// A step of the device's own failed half way.
-    Broken,
 }
 
 /// A state without regard to whether there is a daemon.
@@ -118,9 +110,6 @@ impl Lifecycle {
             (Call::Save, New | Negotiated | Reset) => Some(now),
             (Call::Save, Paused) if self.connected => Some(now),
             (Call::Restore, New | Reset) if self.connected => Some(Paused),
-            (Call::StartDirtyLog | Call::StopDirtyLog | Call::TakeDirty, Active | Paused) => {
-                Some(now)
-            }
             _ => None,
         };
         next.ok_or(Error::WrongState {
@@ -132,17 +121,10 @@ impl Lifecycle {
     /// What becomes of the device.
     pub(crate) const fn on(self, happening: Happening) -> Self {
         let phase = match (happening, self.phase) {
-            (Happening::Broken, _)
-            | (Happening::Lost { resumable: false }, Phase::Active | Phase::Paused) => {
-                Phase::Failed
-            }
+            (Happening::Lost { resumable: false }, Phase::Active | Phase::Paused) => Phase::Failed,
             (_, phase) => phase,
         };
-        let connected = match happening {
-            Happening::Lost { .. } => false,
-            Happening::Regained => true,
-            Happening::Broken => self.connected,
-        };
+        let connected = matches!(happening, Happening::Regained);
         Self { phase, connected }
     }
 }
@@ -172,9 +154,6 @@ impl fmt::Display for Call {
             Self::UpdateMemory => "update_memory",
             Self::Save => "save",
             Self::Restore => "restore",
-            Self::StartDirtyLog => "start_dirty_log",
-            Self::StopDirtyLog => "stop_dirty_log",
-            Self::TakeDirty => "take_dirty",
         })
     }
 }

@@ -94,6 +94,10 @@ impl Deadline {
         }
     }
 
+    pub(super) const fn refused(self) -> Error {
+        Error::Refused { doing: self.doing }
+    }
+
     /// What became of it where the system says `errno` of the daemon's end.
     pub(super) fn failed(self, errno: Errno) -> Error {
         match errno {
@@ -142,9 +146,7 @@ impl Channel {
         let body = self.receive(message, deadline)?.exactly(8, deadline)?;
         match body.iter().all(|&byte| byte == 0) {
             true => Ok(()),
-            false => Err(Error::Refused {
-                doing: deadline.doing,
-            }),
+            false => Err(deadline.refused()),
         }
     }
 

@@ -3,9 +3,11 @@ use std::sync::atomic::Ordering;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::channel::Deadline;
+use super::dirty_log::DirtyLog;
 use super::regions::Region;
 use super::session::{Inflight, Ring, Session};
 use super::wire::protocol;
+use crate::saved::QueueState;
 use crate::{Error, GuestSpace};
 
 /// What is said to daemons, one at a time: by the VMM's calls while there is one, by the monitor to
@@ -19,6 +21,18 @@ pub(super) struct Control<M> {
     pub(super) session: Option<Session>,
     /// What the driver has set up.
     pub(super) active: Option<Active<M>>,
+    pub(super) logging: Logging,
+}
+
+/// Whether pages are noted that are written.
+#[derive(Debug)]
+pub(super) enum Logging {
+    /// They are not.
+    Off,
+    /// They are to be, as soon as there is memory of which they could be.
+    Wanted,
+    /// They are. It outlives what the driver sets up: what was noted then is still to be taken.
+    On(DirtyLog),
 }
 
 /// A device in use: all that the next daemon has to be told.
@@ -49,20 +63,72 @@ const USED_IDX: u64 = 2;
 
 impl<M: GuestSpace> Active<M> {
     /// Tells a daemon that knows nothing yet.
-    pub(super) fn tell(&mut self, session: &mut Session, deadline: Deadline) -> Result<(), Error> {
+    pub(super) fn tell(
+        &mut self,
+        session: &mut Session,
+        logging: &mut Logging,
+        deadline: Deadline,
+    ) -> Result<(), Error> {
         let regions = Region::all(&*self.memory.memory())?;
         session.check_regions(&regions)?;
         session.set_features(self.features, false, deadline)?;
         session.set_regions(regions, deadline)?;
+        self.start_log(session, logging, deadline)?;
         if self.running {
-            self.start(session, deadline)?;
+            self.start(session, logging, deadline)?;
         }
         Ok(())
     }
 
+    /// Has the daemon note pages, where that is wanted: all those that there are now.
+    pub(super) fn start_log(
+        &self,
+        session: &Session,
+        logging: &mut Logging,
+        deadline: Deadline,
+    ) -> Result<(), Error> {
+        if let Logging::Off = logging {
+            return Ok(());
+        }
+        let regions = Region::all(&*self.memory.memory())?;
+        let covered = matches!(logging, Logging::On(log) if log.covers(&regions));
+        let small = match covered {
+            true => None,
+            false => Some(std::mem::replace(
+                logging,
+                Logging::On(DirtyLog::new(&regions)?),
+            )),
+        };
+        let Logging::On(log) = logging else {
+            return Ok(());
+        };
+        log.give(session, deadline)?;
+        if let Some(Logging::On(small)) = small {
+            log.merge(&small);
+        }
+        session.set_features(self.features, true, deadline)
+    }
+
+    /// Sets anew where the rings are, and whether their own pages are noted.
+    pub(super) fn readdress(
+        &self,
+        session: &Session,
+        logging: &Logging,
+        deadline: Deadline,
+    ) -> Result<(), Error> {
+        for served in &self.rings {
+            session.set_ring_addresses(&served.ring, logging.is_on(), deadline)?;
+        }
+        session.settle(deadline)
+    }
+
     /// Has all rings served, each from where it had got to.
-    pub(super) fn start(&mut self, session: &Session, deadline: Deadline) -> Result<(), Error> {
-        self.running = true;
+    pub(super) fn start(
+        &mut self,
+        session: &Session,
+        logging: &Logging,
+        deadline: Deadline,
+    ) -> Result<(), Error> {
         if session.has(protocol::INFLIGHT_SHMFD) {
             let inflight = match self.inflight.take() {
                 Some(inflight) => inflight,
@@ -76,7 +142,7 @@ impl<M: GuestSpace> Active<M> {
                 Some(base) => base,
                 None => used_idx(&self.memory, &served.ring)?,
             };
-            session.start_ring(&served.ring, base, false, deadline)?;
+            session.start_ring(&served.ring, base, logging.is_on(), deadline)?;
         }
         session.settle(deadline)?;
         for served in &self.rings {
@@ -87,6 +153,21 @@ impl<M: GuestSpace> Active<M> {
         Ok(())
     }
 
+    /// Where each ring is, and has got to; all are stopped.
+    pub(super) fn positions(&self) -> Result<Vec<QueueState>, Error> {
+        let position = |served: &Served| {
+            Ok(QueueState {
+                index: served.ring.index,
+                ring: served.ring.addresses,
+                next_avail: match served.base {
+                    Some(base) => base,
+                    None => used_idx(&self.memory, &served.ring)?,
+                },
+            })
+        };
+        self.rings.iter().map(position).collect()
+    }
+
     /// Has no ring served any more, and notes where each had got to.
     pub(super) fn stop(&mut self, session: &Session, deadline: Deadline) -> Result<(), Error> {
         for served in &mut self.rings {
@@ -95,6 +176,12 @@ impl<M: GuestSpace> Active<M> {
         session.settle(deadline)?;
         self.running = false;
         Ok(())
+    }
+}
+
+impl Logging {
+    const fn is_on(&self) -> bool {
+        matches!(self, Self::On(_))
     }
 }
 

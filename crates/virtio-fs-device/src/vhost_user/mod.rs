@@ -3,12 +3,14 @@
 mod channel;
 mod connect;
 mod control;
+mod dirty_log;
 mod monitor;
 mod options;
 mod regions;
 mod relay;
 mod session;
 mod shared;
+mod transfer;
 mod wire;
 
 use std::fmt;
@@ -19,7 +21,7 @@ use std::thread::JoinHandle;
 use virtio_fs_config::ConfigSpace;
 
 use channel::Deadline;
-use control::{Active, Control, Served};
+use control::{Active, Control, Logging, Served};
 pub use options::{Recovery, Timeouts, VhostUser};
 use relay::Relay;
 use session::Session;
@@ -38,8 +40,6 @@ pub(crate) struct VhostUserBackend<M> {
     shared: Arc<Shared<M>>,
     monitor: Option<JoinHandle<()>>,
 }
-
-const MISSING: Error = Error::Unsupported("it: this crate does not have it yet");
 
 impl<M: GuestSpace> VhostUserBackend<M> {
     pub(crate) fn connect(
@@ -83,12 +83,12 @@ impl<M: GuestSpace> VhostUserBackend<M> {
     fn with_daemon(
         &self,
         control: &mut Control<M>,
-        tell: impl FnOnce(&mut Session, &mut Active<M>) -> Result<(), Error>,
+        tell: impl FnOnce(&mut Session, &mut Active<M>, &mut Logging) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let (Some(session), Some(active)) = (&mut control.session, &mut control.active) else {
             return Ok(());
         };
-        let told = tell(session, active);
+        let told = tell(session, active, &mut control.logging);
         if told.is_err() {
             // The monitor sees it, and looks for another one.
             control.session = None;
@@ -146,8 +146,8 @@ impl<M: GuestSpace> Backend<M> for VhostUserBackend<M> {
         control.active = Some(active);
         self.shared.set_relay(Some(relay));
         let deadline = self.shared.soon("activate the device");
-        let told = self.with_daemon(&mut control, |session, active| {
-            active.tell(session, deadline)
+        let told = self.with_daemon(&mut control, |session, active, logging| {
+            active.tell(session, logging, deadline)
         });
         if told.is_err() {
             control.active = None;
@@ -161,7 +161,7 @@ impl<M: GuestSpace> Backend<M> for VhostUserBackend<M> {
         self.shared.set_relay(None);
         let mut control = self.shared.control();
         let deadline = self.shared.later("reset the device");
-        let reset = self.with_daemon(&mut control, |session, active| {
+        let reset = self.with_daemon(&mut control, |session, active, _| {
             match session.has(protocol::RESET_DEVICE) {
                 true => session.reset(deadline),
                 false if active.running => active.stop(session, deadline),
@@ -179,7 +179,7 @@ impl<M: GuestSpace> Backend<M> for VhostUserBackend<M> {
     fn pause(&mut self) -> Result<(), Error> {
         let mut control = self.shared.control();
         let deadline = self.shared.later("pause the device");
-        self.with_daemon(&mut control, |session, active| {
+        self.with_daemon(&mut control, |session, active, _| {
             active.stop(session, deadline)
         })?;
         if let Some(active) = &mut control.active {
@@ -191,8 +191,8 @@ impl<M: GuestSpace> Backend<M> for VhostUserBackend<M> {
     fn resume(&mut self) -> Result<(), Error> {
         let mut control = self.shared.control();
         let deadline = self.shared.soon("resume the device");
-        self.with_daemon(&mut control, |session, active| {
-            active.start(session, deadline)
+        self.with_daemon(&mut control, |session, active, logging| {
+            active.start(session, logging, deadline)
         })?;
         if let Some(active) = &mut control.active {
             active.running = true;
@@ -207,42 +207,111 @@ impl<M: GuestSpace> Backend<M> for VhostUserBackend<M> {
         if let Some(session) = &control.session {
             session.check_regions(&regions)?;
         }
-        let told = self.with_daemon(&mut control, |session, _| {
-            session.update_regions(regions, deadline)?;
-            session.settle(deadline)
-        });
         if let Some(active) = &mut control.active {
             active.memory = memory;
         }
-        told?;
+        self.with_daemon(&mut control, |session, active, logging| {
+            session.update_regions(regions, deadline)?;
+            active.start_log(session, logging, deadline)?;
+            session.settle(deadline)
+        })?;
         self.shared.health.done(Call::UpdateMemory)
     }
 
     fn save(&mut self) -> Result<ActiveState, Error> {
-        Err(MISSING)
+        if !self.shared.capabilities.saves_state {
+            return Err(NO_STATE);
+        }
+        let mut control = self.shared.control();
+        let deadline = self.shared.transfer("save the device");
+        let most = self.shared.options.state_limit;
+        let mut saved = Err(deadline.gone());
+        self.with_daemon(&mut control, |session, active, _| {
+            saved = match session.save(most, deadline) {
+                Ok(backend) => active
+                    .positions()
+                    .map(|queues| ActiveState { queues, backend }),
+                // The device can go on.
+                Err(error @ (Error::Refused { .. } | Error::StateSize(_))) => Err(error),
+                Err(error) => return Err(error),
+            };
+            Ok(())
+        })?;
+        saved
     }
 
     fn restore(
         &mut self,
-        _features: u64,
-        _activation: Activation<M>,
-        _saved: &ActiveState,
+        features: u64,
+        activation: Activation<M>,
+        saved: &ActiveState,
     ) -> Result<(), Error> {
-        Err(MISSING)
+        if !self.shared.capabilities.saves_state {
+            return Err(NO_STATE);
+        }
+        if saved.backend.len() as u64 > self.shared.options.state_limit {
+            return Err(Error::StateSize(self.shared.options.state_limit));
+        }
+        let regions = regions::Region::all(&*activation.memory.memory())?;
+        let (mut active, relay) = self.set_up(features, activation)?;
+        active.running = false;
+        for (served, queue) in active.rings.iter_mut().zip(&saved.queues) {
+            served.base = Some(queue.next_avail);
+        }
+        let mut control = self.shared.control();
+        let deadline = self.shared.transfer("restore the device");
+        let session = control.session.as_ref().ok_or(deadline.gone())?;
+        session.check_regions(&regions)?;
+        control.active = Some(active);
+        let told = self.with_daemon(&mut control, |session, active, logging| {
+            active.tell(session, logging, deadline)?;
+            session.load(&saved.backend, deadline)
+        });
+        if told.is_err() {
+            control.active = None;
+        }
+        told?;
+        self.shared.set_relay(Some(relay));
+        self.shared.health.done(Call::Restore)
     }
 
     fn start_dirty_log(&mut self) -> Result<(), Error> {
-        Err(MISSING)
+        if !self.shared.capabilities.logs_dirty_pages {
+            return Err(Error::Unsupported("to note which pages it writes"));
+        }
+        let mut control = self.shared.control();
+        let deadline = self.shared.soon("log dirty pages");
+        if let Logging::Off = control.logging {
+            control.logging = Logging::Wanted;
+        }
+        self.with_daemon(&mut control, |session, active, logging| {
+            active.start_log(session, logging, deadline)?;
+            active.readdress(session, logging, deadline)
+        })
     }
 
     fn stop_dirty_log(&mut self) -> Result<(), Error> {
-        Err(MISSING)
+        let mut control = self.shared.control();
+        let deadline = self.shared.soon("log no dirty pages any more");
+        if let Logging::Off = control.logging {
+            return Ok(());
+        }
+        control.logging = Logging::Off;
+        self.with_daemon(&mut control, |session, active, logging| {
+            session.set_features(active.features, false, deadline)?;
+            active.readdress(session, logging, deadline)
+        })
     }
 
-    fn take_dirty(&mut self, _: Range<u64>, _: &mut dyn FnMut(u64)) -> Result<(), Error> {
-        Err(MISSING)
+    fn take_dirty(&mut self, range: Range<u64>, found: &mut dyn FnMut(u64)) {
+        if let Logging::On(log) = &self.shared.control().logging {
+            log.take(range, found);
+        }
     }
 }
+
+/// Neither an error of the daemon's, nor a reason to give it up.
+const NO_STATE: Error = Error::Unsupported("to save and load its state");
 
 impl<M> Drop for VhostUserBackend<M> {
     fn drop(&mut self) {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use virtio_fs_config::ConfigSpace;
 
 use super::channel::Deadline;
-use super::control::Control;
+use super::control::{Control, Logging};
 use super::monitor::wait_for;
 use super::options::VhostUser;
 use super::relay::Relay;
@@ -57,6 +57,7 @@ impl<M: GuestSpace> Shared<M> {
             control: Mutex::new(Control {
                 session: Some(session),
                 active: None,
+                logging: Logging::Off,
             }),
             relay: Mutex::new(None),
             wake: Event::new().map_err(Error::io("make an eventfd"))?,
@@ -77,6 +78,11 @@ impl<M: GuestSpace> Shared<M> {
     /// To stop serving.
     pub(super) fn later(&self, doing: &'static str) -> Deadline {
         Deadline::after(self.options.timeouts.stop, doing)
+    }
+
+    /// To save or load the daemon's state.
+    pub(super) fn transfer(&self, doing: &'static str) -> Deadline {
+        Deadline::after(self.options.timeouts.state, doing)
     }
 
     pub(super) fn relay(&self) -> Option<Arc<Relay>> {
@@ -156,8 +162,11 @@ impl<M: GuestSpace> Shared<M> {
     fn go_on(&self, mut session: Session) -> Result<(), Error> {
         let mut control = self.control();
         let deadline = self.soon("go on with the daemon");
-        let told = match &mut control.active {
-            Some(active) => active.tell(&mut session, deadline),
+        let Control {
+            active, logging, ..
+        } = &mut *control;
+        let told = match active {
+            Some(active) => active.tell(&mut session, logging, deadline),
             None => Ok(()),
         };
         if let Err(error) = told {

@@ -1,0 +1,179 @@
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{MemfdFlags, SealFlags};
+use vm_memory::{FileOffset, MmapRegion, VolatileMemory};
+
+use super::channel::Deadline;
+use super::regions::Region;
+use super::session::Session;
+use super::wire::{Message, Request};
+use crate::{DIRTY_PAGE, Error};
+
+/// A bitmap that is shared with the daemon: a bit for each page of guest addresses from 0 on, set when
+/// the daemon writes there (the vhost-user specification, "Migration").
+#[derive(Debug)]
+pub(super) struct DirtyLog {
+    map: MmapRegion<()>,
+    file: FileOffset,
+}
+
+/// Bytes of a word of the bitmap, and pages that it stands for.
+const WORD: usize = size_of::<u64>();
+const WORD_PAGES: u64 = 64;
+
+impl DirtyLog {
+    /// An empty one for these regions.
+    pub(super) fn new(regions: &[Region]) -> Result<Self, Error> {
+        Self::with_size(Self::size_for(regions)).map_err(Error::io("make a log of dirty pages"))
+    }
+
+    /// The daemon cannot cut the file short, which would end the VMM with a SIGBUS.
+    fn with_size(size: u64) -> io::Result<Self> {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let file = File::from(rustix::fs::memfd_create(c"virtio-fs-dirty-log", flags)?);
+        file.set_len(size)?;
+        let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+        rustix::fs::fcntl_add_seals(&file, seals)?;
+        let file = FileOffset::new(file, 0);
+        let size = usize::try_from(size).map_err(io::Error::other)?;
+        let map = MmapRegion::from_file(file.clone(), size).map_err(io::Error::other)?;
+        Ok(Self { map, file })
+    }
+
+    /// Bytes that it takes, in words.
+    fn size_for(regions: &[Region]) -> u64 {
+        let end = regions.iter().map(Region::end).max().unwrap_or(0);
+        end.div_ceil(DIRTY_PAGE)
+            .div_ceil(WORD_PAGES)
+            .max(1)
+            .saturating_mul(WORD as u64)
+    }
+
+    /// Whether it has room for these regions.
+    pub(super) fn covers(&self, regions: &[Region]) -> bool {
+        Self::size_for(regions) <= self.size()
+    }
+
+    fn size(&self) -> u64 {
+        self.map.size() as u64
+    }
+
+    /// Gives it to the daemon.
+    pub(super) fn give(&self, session: &Session, deadline: Deadline) -> Result<(), Error> {
+        let deadline = deadline.to("give the daemon a log of dirty pages");
+        let message = Message::new(Request::SetLogBase).u64(self.size()).u64(0);
+        let file = self.file.file().as_fd();
+        // What is in the answer differs from daemon to daemon.
+        session.channel.ask(&message, &[file], deadline)?;
+        Ok(())
+    }
+
+    /// Calls `found` with the address of each page within `range` that is noted, and forgets it.
+    pub(super) fn take(&self, range: Range<u64>, found: &mut dyn FnMut(u64)) {
+        let pages = range.start.div_euclid(DIRTY_PAGE)..range.end.div_ceil(DIRTY_PAGE);
+        let words = self.size().div_euclid(WORD as u64);
+        let last = pages.end.div_ceil(WORD_PAGES).min(words);
+        for number in pages.start.div_euclid(WORD_PAGES)..last {
+            let first = number.saturating_mul(WORD_PAGES);
+            let mask = mask(first, &pages);
+            let mut noted = self.word(number, |word| take_bits(word, mask));
+            while noted != 0 {
+                let page = first.saturating_add(noted.trailing_zeros().into());
+                found(page.saturating_mul(DIRTY_PAGE));
+                noted &= noted.wrapping_sub(1);
+            }
+        }
+    }
+
+    /// Notes what `other` has noted.
+    pub(super) fn merge(&self, other: &Self) {
+        other.take(0..u64::MAX, &mut |address| {
+            let page = address.div_euclid(DIRTY_PAGE);
+            let bit = 1u64.wrapping_shl(u32::try_from(page.rem_euclid(WORD_PAGES)).unwrap_or(0));
+            self.word(page.div_euclid(WORD_PAGES), |word| {
+                word.fetch_or(bit.to_le(), Ordering::AcqRel)
+            });
+        });
+    }
+
+    /// Does something to a word; to none where there is no such word.
+    fn word(&self, number: u64, change: impl FnOnce(&AtomicU64) -> u64) -> u64 {
+        let offset = usize::try_from(number.saturating_mul(WORD as u64)).unwrap_or(usize::MAX);
+        self.map.get_atomic_ref(offset).map_or(0, change)
+    }
+}
+
+/// The bits of the word that begins with page `first` which stand for pages in `pages`.
+fn mask(first: u64, pages: &Range<u64>) -> u64 {
+    let low = pages.start.saturating_sub(first).min(WORD_PAGES);
+    let high = pages.end.saturating_sub(first).min(WORD_PAGES);
+    let below = |count: u64| match u32::try_from(count) {
+        Ok(count @ 0..64) => 1u64.wrapping_shl(count).wrapping_sub(1),
+        _ => u64::MAX,
+    };
+    below(high) & !below(low)
+}
+
+/// Clears bits and returns those that were set; a word that has none of them is not written.
+fn take_bits(word: &AtomicU64, mask: u64) -> u64 {
+    match u64::from_le(word.load(Ordering::Relaxed)) & mask {
+        0 => 0,
+        _ => u64::from_le(word.fetch_and(!mask.to_le(), Ordering::AcqRel)) & mask,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(log: &DirtyLog, range: Range<u64>) -> Vec<u64> {
+        let mut pages = Vec::new();
+        log.take(range, &mut |address| pages.push(address / DIRTY_PAGE));
+        pages
+    }
+
+    fn log_with(pages: &[u64]) -> DirtyLog {
+        let log = DirtyLog::with_size(32).unwrap();
+        for &page in pages {
+            let byte: &std::sync::atomic::AtomicU8 =
+                log.map.get_atomic_ref(page as usize / 8).unwrap();
+            byte.fetch_or(1 << (page % 8), Ordering::Relaxed);
+        }
+        log
+    }
+
+    #[test]
+    fn what_is_noted_is_taken_once() {
+        let pages = [0, 7, 8, 63, 64, 200, 255];
+        let log = log_with(&pages);
+        assert_eq!(taken(&log, 0..u64::MAX), pages);
+        assert!(taken(&log, 0..u64::MAX).is_empty());
+    }
+
+    #[test]
+    fn only_a_range_is_taken() {
+        let pages: Vec<u64> = (0..256).collect();
+        for (first, last) in [(0, 1), (5, 70), (63, 64), (64, 128), (100, 101), (200, 300)] {
+            let log = log_with(&pages);
+            let found = taken(&log, first * DIRTY_PAGE..last * DIRTY_PAGE);
+            assert_eq!(found, Vec::from_iter(first..last.min(256)));
+            assert_eq!(taken(&log, 0..u64::MAX).len(), 256 - found.len());
+        }
+        let log = log_with(&pages);
+        assert_eq!(taken(&log, 4095..4097), [0, 1], "parts of pages");
+        assert!(taken(&log, 8192..8192).is_empty());
+    }
+
+    #[test]
+    fn a_larger_one_takes_over() {
+        let small = log_with(&[1, 255]);
+        let large = DirtyLog::with_size(64).unwrap();
+        large.merge(&small);
+        assert_eq!(taken(&large, 0..u64::MAX), [1, 255]);
+        assert!(taken(&small, 0..u64::MAX).is_empty());
+    }
+}
