@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fuse_fs::flags::OpenOutFlags;
 
-use crate::{Extras, IdMap, NewError, XattrMap, acl};
+use crate::{Extras, IdMap, Migration, NewError, XattrMap, acl};
 
 /// For how long the guest may believe what it was told where nothing but the guest changes files.
 const LONG: Duration = Duration::from_secs(86_400);
@@ -62,6 +62,8 @@ pub struct Config {
     /// it shows another device number there. Otherwise all of the share is one filesystem to it,
     /// and inode numbers are made unique across those of the host.
     pub announce_submounts: bool,
+    /// How what the guest holds is saved, and loaded in another process.
+    pub migration: Migration,
 }
 
 impl Config {
@@ -85,6 +87,7 @@ impl Config {
             max_open_inodes: None,
             inode_file_handles: InodeFileHandles::default(),
             announce_submounts: true,
+            migration: Migration::default(),
         }
     }
 
@@ -207,6 +210,13 @@ impl Config {
     #[must_use]
     pub fn announce_submounts(mut self, announce: bool) -> Self {
         self.announce_submounts = announce;
+        self
+    }
+
+    /// Sets how what the guest holds is saved and loaded.
+    #[must_use]
+    pub fn migration(mut self, migration: Migration) -> Self {
+        self.migration = migration;
         self
     }
 

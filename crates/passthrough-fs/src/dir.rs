@@ -81,7 +81,7 @@ impl PassthroughFs {
         node: NodeId,
     ) -> Result<Arc<OpenDirectory>> {
         let directory = self.handles.directory(handle, node);
-        directory.ok_or(Errno::EBADF.into())
+        directory.ok_or_else(|| self.no_handle(node))
     }
 
     /// The number of a listed entry. Where something is mounted on it, the host lists what is below

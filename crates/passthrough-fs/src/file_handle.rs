@@ -66,6 +66,17 @@ impl FileHandle {
         open_by_handle_at(mount.as_fd(), &raw, flags | OFlags::CLOEXEC)
     }
 
+    /// Its type and its bytes.
+    pub(crate) fn parts(&self) -> (i32, &[u8]) {
+        (self.kind, &self.bytes)
+    }
+
+    /// Of these parts, unless they are more than a handle can have.
+    pub(crate) fn from_parts(kind: i32, bytes: &[u8]) -> Option<Self> {
+        let bytes = (bytes.len() <= MAX_HANDLE).then(|| bytes.into())?;
+        Some(Self { kind, bytes })
+    }
+
     fn new(raw: RawHandle) -> Result<Self> {
         let len = usize::try_from(raw.len).map_err(|_| Errno::OVERFLOW)?;
         Ok(Self {

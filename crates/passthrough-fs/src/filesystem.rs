@@ -10,7 +10,7 @@ use fuse_fs::abi::{
 use fuse_fs::flags::{InitFlags, RenameFlags, SetxattrFlags};
 use fuse_fs::{
     Attributes, Context, DirentPlusWriter, DirentWriter, Entry, FileSystem, Handle, Name,
-    Negotiation, NodeId, Opened, PayloadSink, PayloadSource, Result, StatxAttributes,
+    Negotiation, NodeId, Opened, PayloadSink, PayloadSource, Result, State, StatxAttributes,
     SymlinkTarget, XattrName,
 };
 
@@ -42,9 +42,7 @@ impl FileSystem for PassthroughFs {
     }
 
     fn destroy(&self) {
-        self.handles.clear();
-        self.locks.clear();
-        self.inodes.clear();
+        self.forget_all();
     }
 
     fn lookup(&self, cx: &Context<'_>, parent: NodeId, name: Name<'_>) -> Result<Entry> {
@@ -303,5 +301,18 @@ impl FileSystem for PassthroughFs {
         buffer: &mut [u8],
     ) -> Result<(IoctlOut, usize)> {
         self.do_ioctl(cx, node, args, data, buffer)
+    }
+
+    fn state(&self) -> Option<&dyn State> {
+        Some(self)
+    }
+}
+
+impl PassthroughFs {
+    /// Gives back all that the guest holds.
+    pub(crate) fn forget_all(&self) {
+        self.handles.clear();
+        self.locks.clear();
+        self.inodes.clear();
     }
 }

@@ -5,8 +5,9 @@ use fuse_fs::{Handle, NodeId};
 
 use crate::budget::Permit;
 use crate::dir::Stream;
+use crate::locks::Flock;
 use crate::open_inodes::KeptOpen;
-use crate::slab::{Full, Slab};
+use crate::slab::{Full, Refill, Slab, SlotImage};
 use crate::volume::Volume;
 
 /// An open regular file.
@@ -16,6 +17,7 @@ pub(crate) struct OpenFile {
     pub(crate) fd: OwnedFd,
     pub(crate) volume: Arc<Volume>,
     pub(crate) durability: Durability,
+    pub(crate) flock: Flock,
     pub(crate) _permit: Permit,
     /// What is open does not lose its inode, whatever becomes of its name.
     pub(crate) _kept_open: KeptOpen,
@@ -44,6 +46,10 @@ pub(crate) struct OpenDirectory {
     /// What is open does not lose its inode, whatever becomes of its name.
     pub(crate) _kept_open: KeptOpen,
 }
+
+/// The highest index of a handle that is taken up from another process: as many as a process can
+/// have open, unless the host was told to allow more (`fs.nr_open` of proc(5)).
+const MAX_INDEX: u32 = 1 << 20;
 
 /// What the guest has open.
 ///
@@ -96,9 +102,34 @@ impl HandleTable {
             .remove_if(handle.0, |directory| directory.node == node)
     }
 
+    /// What every handle of a file stands for that was given out, in order.
+    pub(crate) fn files(&self) -> impl Iterator<Item = SlotImage<OpenFile>> {
+        self.files.slots()
+    }
+
+    /// What every handle of a directory stands for that was given out, in order.
+    pub(crate) fn directories(&self) -> impl Iterator<Item = SlotImage<OpenDirectory>> {
+        self.directories.slots()
+    }
+
+    /// Begins to fill a table in which nothing is open.
+    pub(crate) fn refill(&self) -> HandleRefill<'_> {
+        HandleRefill {
+            files: self.files.refill(MAX_INDEX),
+            directories: self.directories.refill(MAX_INDEX),
+        }
+    }
+
     /// Closes everything.
     pub(crate) fn clear(&self) {
         self.files.clear();
         self.directories.clear();
     }
+}
+
+/// Fills a table with what has its handles already.
+#[derive(Debug)]
+pub(crate) struct HandleRefill<'t> {
+    pub(crate) files: Refill<'t, OpenFile>,
+    pub(crate) directories: Refill<'t, OpenDirectory>,
 }

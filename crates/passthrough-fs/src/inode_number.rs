@@ -1,7 +1,7 @@
 //! Inode numbers as the guest sees them.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::PassthroughFs;
 
@@ -44,14 +44,30 @@ impl InodeNumbers {
         hasher.finish() | HASHED
     }
 
+    /// The devices but the root's, in the order in which they were seen.
+    pub(crate) fn others(&self) -> Vec<(u32, u32)> {
+        self.lock().clone()
+    }
+
+    /// A device that was seen in another process, after those that were.
+    pub(crate) fn add(&self, dev: (u32, u32)) {
+        if dev != self.root {
+            self.place(dev);
+        }
+    }
+
     fn place(&self, dev: (u32, u32)) -> u64 {
-        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut others = self.lock();
         let place = others.iter().position(|&other| other == dev);
         let place = place.unwrap_or_else(|| {
             others.push(dev);
             others.len().saturating_sub(1)
         });
         (place as u64).saturating_add(1)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<(u32, u32)>> {
+        self.others.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::file_handle::FileHandle;
 use crate::last_open::LastOpen;
 use crate::pin::Pin;
 use crate::place::Places;
-use crate::slab::{Full, Slab};
+use crate::slab::{self, Full, Slab, SlotImage};
 use crate::volume::Volume;
 
 /// Locks over which the identities are spread.
@@ -20,6 +20,9 @@ const SHARDS: usize = 64;
 /// bytes each, of which a guest that forgets nothing shall not make more than some 3 GiB. It takes
 /// more memory in a guest to know as many.
 const MAX_KNOWN: usize = 1 << 23;
+
+/// The highest index of a node id that there can be: that of the root is among them.
+const MAX_INDEX: u32 = MAX_KNOWN as u32 + 1;
 
 /// What tells one inode of the host from another while a descriptor of it is open (statx(2)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -117,6 +120,16 @@ impl Inode {
         self.lookups
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
             .is_ok()
+    }
+
+    /// Lookups that the guest has not given back.
+    pub(crate) fn lookups(&self) -> u64 {
+        self.lookups.load(Ordering::Relaxed)
+    }
+
+    /// Sets the lookups of an inode that is in no table yet.
+    pub(crate) fn set_lookups(&self, lookups: u64) {
+        self.lookups.store(lookups, Ordering::Relaxed);
     }
 
     fn is_dying(&self) -> bool {
@@ -278,6 +291,19 @@ impl InodeTable {
         self.inodes.remove_all_if(|inode| inode.pin.is_lost());
     }
 
+    /// What every node id stands for that was given out, in order.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = SlotImage<Inode>> {
+        self.inodes.slots()
+    }
+
+    /// Begins to fill a table that knows the root alone.
+    pub(crate) fn refill(&self) -> InodeRefill<'_> {
+        InodeRefill {
+            table: self,
+            slots: self.inodes.refill(MAX_INDEX),
+        }
+    }
+
     fn forget_identity(&self, node: NodeId, identity: &Identity) -> Option<Known> {
         let mut shard = self.shard(identity);
         // Another node may have taken the identity over meanwhile.
@@ -294,6 +320,42 @@ impl InodeTable {
     )]
     fn shard(&self, identity: &Identity) -> MutexGuard<'_, HashMap<Identity, Known>> {
         lock(&self.identities[identity.ino as usize % SHARDS])
+    }
+}
+
+/// Fills a table with inodes that have their node ids already.
+#[derive(Debug)]
+pub(crate) struct InodeRefill<'t> {
+    table: &'t InodeTable,
+    slots: slab::Refill<'t, Inode>,
+}
+
+impl InodeRefill<'_> {
+    /// Adds an inode as `node`, unless there is one with its identity.
+    pub(crate) fn put(&self, node: NodeId, inode: &Arc<Inode>) -> Result<(), slab::Refused> {
+        let mut shard = self.table.shard(&inode.identity);
+        if shard.contains_key(&inode.identity) {
+            return Err(slab::Refused::Twice);
+        }
+        self.slots.put(node.0, Arc::clone(inode))?;
+        let inode = Arc::clone(inode);
+        shard.insert(inode.identity, Known { node, inode });
+        Ok(())
+    }
+
+    /// What `node` stood for is no more.
+    pub(crate) fn lose(&self, node: NodeId) -> Result<(), slab::Refused> {
+        self.slots.lose(node.0)
+    }
+
+    /// As [`slab::Refill::wear`].
+    pub(crate) fn wear(
+        &self,
+        first: u32,
+        count: u32,
+        generation: u32,
+    ) -> Result<(), slab::Refused> {
+        self.slots.wear(first, count, generation)
     }
 }
 

@@ -265,6 +265,7 @@ mod labels;
 mod last_open;
 mod locks;
 mod lookup;
+mod migration;
 mod name_hints;
 mod namespace;
 mod open;
@@ -275,6 +276,7 @@ mod place;
 mod proc;
 mod reopen;
 mod slab;
+mod state;
 mod sync;
 #[allow(unsafe_code)]
 mod sys;
@@ -311,6 +313,7 @@ pub use config::{CachePolicy, Config, Feature, InodeFileHandles, Killpriv, Xattr
 pub use error::NewError;
 pub use extras::Extras;
 pub use id_map::{IdMap, IdMapError, IdRule, IdRuleError};
+pub use migration::{Migration, MigrationErrors, MigrationMode};
 pub use xattr_map::{XattrMap, XattrMapError, XattrRuleError};
 
 /// Descriptors left for the process itself: sockets, event descriptors, and those that are open
@@ -357,6 +360,7 @@ pub struct PassthroughFs {
     numbers: InodeNumbers,
     moves: Moves,
     announce_submounts: bool,
+    migration: Migration,
 }
 
 impl PassthroughFs {
@@ -438,6 +442,7 @@ impl PassthroughFs {
             numbers,
             moves: Moves::default(),
             announce_submounts: config.announce_submounts,
+            migration: config.migration,
         })
     }
 

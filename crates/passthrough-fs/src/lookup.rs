@@ -184,6 +184,11 @@ impl PassthroughFs {
         {
             inode.places.add(&dir.inode, name);
         }
+        self.hold_open(inode, fd)
+    }
+
+    /// Has `fd` as the descriptor of an inode that is new, where there is room for it.
+    pub(crate) fn hold_open(&self, inode: Arc<Inode>, fd: OwnedFd) -> Result<Pinned> {
         let mut room = self.open_inodes.room();
         if room.is_none() && !inode.can_be_reopened(&fd) {
             room = Some(Room::new(None, self.permit()?));

@@ -16,6 +16,7 @@ use crate::fsetid::SuidSgid;
 use crate::handle_table::{OpenDirectory, OpenFile};
 use crate::inode_table::Kind;
 use crate::last_open::keep_pages;
+use crate::locks::Flock;
 use crate::lookup::{Guess, RESOLVE};
 use crate::namespace::permissions;
 use crate::open_flags::{Readable, durability};
@@ -134,7 +135,16 @@ impl PassthroughFs {
 
     /// The open file that `handle` names, if it is one of `node`.
     pub(crate) fn file(&self, handle: Handle, node: NodeId) -> Result<Arc<OpenFile>> {
-        self.handles.file(handle, node).ok_or(Errno::EBADF.into())
+        let file = self.handles.file(handle, node);
+        file.ok_or_else(|| self.no_handle(node))
+    }
+
+    /// Why there is no handle of `node`: what was lost when its session was taken up has no inode.
+    pub(crate) fn no_handle(&self, node: NodeId) -> Error {
+        match self.inodes.get(node) {
+            Some(_) => Errno::EBADF.into(),
+            None => Errno::ESTALE.into(),
+        }
     }
 
     /// Opens a regular file for I/O. Nothing else is ever opened: device nodes and FIFOs would act
@@ -191,7 +201,7 @@ impl PassthroughFs {
     }
 
     /// The right to have a handle of `inode`, which has its descriptor for as long as that is open.
-    fn handle_room(&self, inode: &Pinned) -> Result<(Permit, KeptOpen)> {
+    pub(crate) fn handle_room(&self, inode: &Pinned) -> Result<(Permit, KeptOpen)> {
         let permit = self.permit()?;
         let kept_open = self.open_inodes.keep(inode).ok_or(Errno::ENFILE)?;
         Ok((permit, kept_open))
@@ -318,6 +328,7 @@ impl PassthroughFs {
             fd,
             volume: Arc::clone(&inode.volume),
             durability: durability(host_flags),
+            flock: Flock::default(),
             _permit: permit,
             _kept_open: kept_open,
         });

@@ -48,15 +48,20 @@ impl PassthroughFs {
 
     #[cold]
     fn reopen(&self, blocking: Blocking, inode: Arc<Inode>) -> Result<Pinned> {
+        let fd = self.open_closed(blocking, &inode)?;
+        Ok(self.keep(inode, fd))
+    }
+
+    /// Opens an inode that has no descriptor.
+    pub(crate) fn open_closed(&self, blocking: Blocking, inode: &Inode) -> Result<OwnedFd> {
         if inode.pin.is_lost() {
             return Err(Errno::ESTALE.into());
         }
-        let fd = match &inode.volume.reopening {
-            Reopening::ByHandle(mount) => self.open_by_handle(blocking, mount, &inode)?,
-            Reopening::ByName => self.open_by_name(blocking, &inode)?,
-            Reopening::Never => return Err(Errno::ESTALE.into()),
-        };
-        Ok(self.keep(inode, fd))
+        match &inode.volume.reopening {
+            Reopening::ByHandle(mount) => self.open_by_handle(blocking, mount, inode),
+            Reopening::ByName => self.open_by_name(blocking, inode),
+            Reopening::Never => Err(Errno::ESTALE.into()),
+        }
     }
 
     fn open_by_handle(
@@ -110,7 +115,11 @@ impl PassthroughFs {
     }
 
     /// Opens a directory, and before it those above it that are not open either, from the top down.
-    fn pin_directory(&self, blocking: Blocking, directory: Arc<Inode>) -> Result<Pinned> {
+    pub(crate) fn pin_directory(
+        &self,
+        blocking: Blocking,
+        directory: Arc<Inode>,
+    ) -> Result<Pinned> {
         let mut closed = Vec::new();
         let mut here = directory;
         let mut pinned = loop {

@@ -19,6 +19,7 @@
 //! in a circle is not noticed, as it is not for locks of open file descriptions.
 
 mod ranges;
+mod saved;
 #[allow(unsafe_code)]
 mod sys;
 mod table;
@@ -33,6 +34,7 @@ use rustix::fs::{FlockOperation, OFlags};
 use rustix::io::Errno as SysErrno;
 
 use self::ranges::{Kind, Range};
+pub(crate) use self::saved::Flock;
 pub(crate) use self::table::LockTable;
 use self::table::Wanted;
 use self::waits::{Attempt, FileId};
@@ -82,7 +84,7 @@ impl PassthroughFs {
             range,
             kind,
             pid: args.lk.pid,
-            handle: args.fh,
+            handle: Some(args.fh),
         };
         self.set_posix_lock(cx, &file, args.owner, &wanted, wait)
     }
@@ -182,6 +184,7 @@ impl PassthroughFs {
                 Err(errno) => Err(errno.into()),
             }
         })?;
+        file.flock.set(kind);
         if kind != Some(Kind::Write) {
             waits::released(id);
         }

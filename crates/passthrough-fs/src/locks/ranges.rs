@@ -45,14 +45,13 @@ impl Range {
             UNLOCK => None,
             _ => return Err(Errno::EINVAL.into()),
         };
-        if lock.start > lock.end || lock.end > NO_END {
-            return Err(Errno::EINVAL.into());
-        }
-        let range = Self {
-            first: lock.start,
-            last: lock.end,
-        };
+        let range = Self::between(lock.start, lock.end).ok_or(Errno::EINVAL)?;
         Ok((range, kind))
+    }
+
+    /// From the first to the last byte, if that is a range.
+    pub(crate) fn between(first: u64, last: u64) -> Option<Self> {
+        (first <= last && last <= NO_END).then_some(Self { first, last })
     }
 
     /// As fcntl(2) has it: a length of 0 has no end.

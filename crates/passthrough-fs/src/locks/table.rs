@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fuse_fs::abi::FileLock;
 use fuse_fs::{Errno, Handle, NodeId, Result};
+use rustix::fs::OFlags;
 use rustix::io::Errno as SysErrno;
 
 use super::ranges::{Held, Kind, Range, Ranges};
@@ -66,7 +67,8 @@ pub(crate) struct Wanted {
     /// `None` is to unlock.
     pub(crate) kind: Option<Kind>,
     pub(crate) pid: u32,
-    pub(crate) handle: Handle,
+    /// What the request came by; none where several did.
+    pub(crate) handle: Option<Handle>,
 }
 
 /// An owner that is there as long as it is used.
@@ -90,7 +92,7 @@ impl LockTable {
     pub(crate) fn owner(
         &self,
         key: Key,
-        handle: Handle,
+        handle: Option<Handle>,
         open: impl FnOnce() -> Result<(OwnedFd, FileId, Permit)>,
     ) -> Result<OwnerRef<'_>> {
         if let Some(known) = self.known(key) {
@@ -103,7 +105,7 @@ impl LockTable {
                 fd,
                 ranges: Ranges::default(),
                 pid: 0,
-                handle: Some(handle),
+                handle,
             }),
             locks: Arc::clone(&self.locks),
             _permit: permit,
@@ -161,6 +163,13 @@ impl LockTable {
         self.count.store(0, Ordering::Release);
         // What is in use this moment goes when that is done.
         drop(all);
+    }
+
+    /// All who have locks.
+    pub(super) fn owners(&self) -> Vec<OwnerRef<'_>> {
+        let mut owners = lock(&self.owners);
+        let all = owners.iter_mut();
+        all.map(|(&key, entry)| self.used(key, entry)).collect()
     }
 
     fn is_empty(&self) -> bool {
@@ -230,7 +239,7 @@ impl OwnerRef<'_> {
         if wanted.kind.is_some() {
             state.pid = wanted.pid;
         }
-        if state.handle != Some(wanted.handle) {
+        if state.handle != wanted.handle {
             state.handle = None;
         }
         drop(state);
@@ -253,6 +262,16 @@ impl OwnerRef<'_> {
         let _closed_after_the_lock = std::mem::replace(&mut state.fd, fd);
         drop(state);
         Ok(())
+    }
+
+    /// Tells each of its locks: whose it is, the process that locked last, the handle that all came
+    /// by, how the description is open, and the range.
+    pub(super) fn each(&self, mut tell: impl FnMut(Key, u32, Option<Handle>, OFlags, Range, Kind)) {
+        let state = lock(&self.owner.state);
+        let mode = rustix::fs::fcntl_getfl(&state.fd).unwrap_or(OFlags::RDWR) & OFlags::RWMODE;
+        for (range, kind) in state.ranges.iter() {
+            tell(self.key, state.pid, state.handle, mode, range, kind);
+        }
     }
 
     /// Drops all its locks.

@@ -1,4 +1,10 @@
+//! Values by ids that are never given out twice.
+
+mod refill;
+
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+
+pub(crate) use self::refill::{Refill, Refused, SlotImage};
 
 /// Slots of the first page; each page has twice as many as the one before it.
 const FIRST_PAGE: u64 = 64;

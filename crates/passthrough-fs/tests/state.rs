@@ -1,0 +1,298 @@
+//! What a guest holds, saved from one filesystem and loaded into another.
+
+mod common;
+
+use std::io;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use common::*;
+use fuse_fs::abi::*;
+use fuse_fs::flags::*;
+use fuse_fs::*;
+use passthrough_fs::{
+    Config, InodeFileHandles, Migration, MigrationErrors, MigrationMode, PassthroughFs,
+};
+use tempfile::TempDir;
+
+fn save(fs: &PassthroughFs) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    fs.state().unwrap().save(&mut bytes).unwrap();
+    bytes
+}
+
+fn load(fs: &PassthroughFs, bytes: &[u8]) -> io::Result<()> {
+    fs.state().unwrap().load(&mut &*bytes)
+}
+
+impl Share {
+    /// The same directory, shared anew.
+    fn again(&self, configure: impl FnOnce(Config) -> Config) -> Share {
+        self.at(&self.path, configure)
+    }
+
+    fn at(&self, path: &Path, configure: impl FnOnce(Config) -> Config) -> Share {
+        Share {
+            fs: PassthroughFs::new(configure(Config::new(path))).unwrap(),
+            path: path.to_owned(),
+            outer: TempDir::new().unwrap(),
+        }
+    }
+
+    /// The same directory, shared anew with what the guest holds here.
+    #[track_caller]
+    fn moved(&self, configure: impl FnOnce(Config) -> Config) -> Share {
+        let there = self.again(configure);
+        load(&there.fs, &save(&self.fs)).unwrap();
+        there
+    }
+}
+
+fn losing(config: Config) -> Config {
+    config.migration(Migration::new().on_error(MigrationErrors::GuestError))
+}
+
+fn by_name(config: Config) -> Config {
+    config
+        .inode_file_handles(InodeFileHandles::Never)
+        .max_open_inodes(2)
+}
+
+#[test]
+fn what_is_held_is_held_still() {
+    for configure in [
+        |config| config,
+        by_name,
+        |config: Config| config.max_open_inodes(2),
+    ] {
+        let here = Share::with(configure);
+        let dir = here.mkdir(&me(), "dir", 0o755).unwrap().node;
+        std::fs::write(here.host("dir/inner"), "inner").unwrap();
+        symlink("dir", here.host("link")).unwrap();
+        let inner = here.lookup_in(dir, "inner").unwrap().node;
+        assert_eq!(here.lookup_in(dir, "inner").unwrap().node, inner);
+        let link = here.node("link");
+        let file = here.file("file", b"content", RDWR);
+        let second = (file.0, here.open_node(file.0, RDONLY).unwrap());
+        let gone = here.file("gone", b"", RDONLY);
+        here.release(gone).unwrap();
+        here.fs.forget(gone.0, 1);
+        let listing = here.opendir(dir);
+
+        let there = here.moved(configure);
+        for node in [NodeId::ROOT, dir, inner, link, file.0] {
+            assert_eq!(there.attr(node), here.attr(node));
+        }
+        assert_eq!(there.lookup_in(dir, "inner").unwrap().node, inner);
+        assert_eq!(errno(there.fs.getattr(&me(), gone.0, None)), Errno::ESTALE);
+        there.write(file, 0, b"CON").unwrap();
+        assert_eq!(there.read(second, 0, 100).unwrap(), b"CONtent");
+        assert_eq!(errno(there.write(second, 0, b"?")), Errno::EBADF);
+        assert_eq!(
+            names(&there.list(listing, 4096, false)),
+            [".", "..", "inner"]
+        );
+        // Lookups are counted as they were.
+        there.fs.forget(inner, 2);
+        there.attr(inner);
+        there.fs.forget(inner, 1);
+        assert_eq!(errno(there.fs.getattr(&me(), inner, None)), Errno::ESTALE);
+        // No id comes back.
+        std::fs::write(there.host("new"), "").unwrap();
+        let (node, fh) = there.file("new", b"", RDONLY);
+        assert!(![dir, inner, link, file.0, gone.0].contains(&node));
+        assert!(![file.1, second.1, gone.1].contains(&fh));
+        there.release(file).unwrap();
+        there.release(second).unwrap();
+    }
+}
+
+#[test]
+fn what_is_loaded_can_be_saved_and_loaded_again() {
+    let here = Share::new();
+    here.file("file", b"content", RDWR);
+    here.opendir(NodeId::ROOT);
+    let bytes = save(&here.fs);
+    assert_eq!(save(&here.fs), bytes, "it goes on here, too");
+    let there = here.moved(|config| config);
+    assert_eq!(save(&there.fs), bytes);
+    // Into one that has served another guest.
+    let other = here.again(|config| config);
+    for n in 0..10 {
+        other.file(&format!("other {n}"), b"", RDONLY);
+    }
+    load(&other.fs, &bytes).unwrap();
+    let there = other.moved(|config| config);
+    assert_eq!(
+        there.read((NodeId(2), Handle(1)), 0, 100).unwrap(),
+        b"content"
+    );
+}
+
+#[test]
+fn what_was_removed_while_open_is_lost_or_stops_it() {
+    let here = Share::new();
+    let (file, kept) = (
+        here.file("file", b"", RDWR),
+        here.file("kept", b"kept", RDWR),
+    );
+    std::fs::remove_file(here.host("file")).unwrap();
+    let bytes = save(&here.fs);
+    let there = here.again(|config| config);
+    let error = load(&there.fs, &bytes).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    assert!(error.to_string().contains("guest-error"), "{error}");
+    assert_eq!(errno(there.fs.getattr(&me(), kept.0, None)), Errno::ESTALE);
+
+    let there = here.moved(losing);
+    assert_eq!(errno(there.fs.getattr(&me(), file.0, None)), Errno::ESTALE);
+    assert_eq!(errno(there.read(file, 0, 1)), Errno::ESTALE);
+    assert_eq!(there.read(kept, 0, 9).unwrap(), b"kept");
+    let (node, fh) = there.file("file", b"", RDWR);
+    assert!(node != file.0 && fh != file.1);
+}
+
+#[test]
+fn what_the_host_put_in_the_place_of_a_file_is_not_taken_for_it() {
+    for dir in [std::env::temp_dir(), "/dev/shm".into()] {
+        for configure in [|config| config, by_name] {
+            let here = Share::in_dir(TempDir::new_in(&dir).unwrap(), configure);
+            let file = here.file("file", b"mine", RDWR);
+            let dir = here.mkdir(&me(), "dir", 0o755).unwrap().node;
+            let bytes = save(&here.fs);
+            std::fs::write(here.host("other"), "other").unwrap();
+            std::fs::rename(here.host("other"), here.host("file")).unwrap();
+            std::fs::remove_dir(here.host("dir")).unwrap();
+            symlink("..", here.host("dir")).unwrap();
+            let there = here.again(|config| losing(configure(config)));
+            load(&there.fs, &bytes).unwrap();
+            for node in [file.0, dir] {
+                assert_eq!(errno(there.fs.getattr(&me(), node, None)), Errno::ESTALE);
+            }
+            assert_eq!(errno(there.read(file, 0, 9)), Errno::ESTALE);
+            assert_eq!(errno(there.write(file, 0, b"oops")), Errno::ESTALE);
+        }
+    }
+}
+
+#[test]
+fn what_the_host_renamed_is_found_by_its_handle() {
+    if !is_root("what_the_host_renamed_is_found_by_its_handle") {
+        return;
+    }
+    let here = Share::in_memory();
+    let file = here.file("file", b"mine", RDWR);
+    let dir = here.mkdir(&me(), "dir", 0o755).unwrap().node;
+    let out = here.file("out", b"outside soon", RDWR);
+    let bytes = save(&here.fs);
+    std::fs::rename(here.host("file"), here.host("dir/renamed")).unwrap();
+    std::fs::rename(here.host("dir"), here.host("directory")).unwrap();
+    std::fs::rename(here.host("out"), here.outside().join("out")).unwrap();
+    let there = here.again(losing);
+    load(&there.fs, &bytes).unwrap();
+    assert_eq!(there.read(file, 0, 9).unwrap(), b"mine");
+    assert_eq!(there.lookup_in(dir, "renamed").unwrap().node, file.0);
+    // It is in the share no more, and a state can say what it likes.
+    assert_eq!(errno(there.fs.getattr(&me(), out.0, None)), Errno::ESTALE);
+    assert_eq!(errno(there.read(out, 0, 9)), Errno::ESTALE);
+}
+
+#[test]
+fn a_copy_of_the_directory_is_as_good_by_paths() {
+    let here = Share::new();
+    let file = here.file("file", b"mine", RDONLY);
+    let dir = here.mkdir(&me(), "dir", 0o755).unwrap().node;
+    let bytes = save(&here.fs);
+    let copy = TempDir::new().unwrap();
+    std::fs::create_dir(copy.path().join("dir")).unwrap();
+    std::fs::write(copy.path().join("file"), "copy").unwrap();
+    let there = here.at(copy.path(), |config| config);
+    load(&there.fs, &bytes).unwrap();
+    assert_eq!(there.read(file, 0, 9).unwrap(), b"copy");
+    there.attr(dir);
+
+    let strict = Migration::new().verify_handles(true);
+    let there = here.at(copy.path(), |config| config.migration(strict));
+    let error = load(&there.fs, &bytes).unwrap_err().to_string();
+    assert!(error.contains("--migration-verify-handles"), "{error}");
+    load(&here.again(|config| config.migration(strict)).fs, &bytes).unwrap();
+    // What has another type is another file in any case.
+    std::fs::remove_dir(copy.path().join("dir")).unwrap();
+    std::fs::write(copy.path().join("dir"), "").unwrap();
+    let there = here.at(copy.path(), |config| config);
+    let error = load(&there.fs, &bytes).unwrap_err().to_string();
+    assert!(error.contains("\"dir\""), "{error}");
+}
+
+#[test]
+fn by_handle_even_what_was_removed_is_found() {
+    if !is_root("by_handle_even_what_was_removed_is_found") {
+        return;
+    }
+    let by_handle =
+        |config: Config| config.migration(Migration::new().mode(MigrationMode::FileHandles));
+    let here = Share::in_dir(TempDir::new_in("/dev/shm").unwrap(), by_handle);
+    let file = here.file("file", b"mine", RDWR);
+    let removed = here.file("removed", b"removed", RDONLY);
+    std::fs::rename(here.host("file"), here.host("renamed")).unwrap();
+    std::fs::remove_file(here.host("removed")).unwrap();
+    let there = here.moved(by_handle);
+    assert_eq!(there.read(file, 0, 9).unwrap(), b"mine");
+    assert_eq!(there.read(removed, 0, 9).unwrap(), b"removed");
+    // Who does not trust the state finds no path in it.
+    assert!(load(&here.again(|config| config).fs, &save(&here.fs)).is_err());
+}
+
+#[test]
+fn a_file_is_open_as_it_was_whatever_its_mode_is_now() {
+    if !is_root("a_file_is_open_as_it_was_whatever_its_mode_is_now") {
+        return;
+    }
+    let here = Share::new();
+    let file = here.file("file", b"mine", RDWR);
+    here.setattr(
+        file.0,
+        SetattrIn {
+            mode: 0,
+            ..set(SetattrValid::MODE)
+        },
+    )
+    .unwrap();
+    let there = here.moved(|config| config);
+    there.write(file, 0, b"M").unwrap();
+    assert_eq!(std::fs::read(here.host("file")).unwrap(), b"Mine");
+}
+
+#[test]
+fn a_file_is_not_truncated_again() {
+    let here = Share::new();
+    let file = here.file("file", b"old", RDWR | 0o1000);
+    here.write(file, 0, b"new").unwrap();
+    let there = here.moved(|config| config);
+    assert_eq!(there.read(file, 0, 9).unwrap(), b"new");
+}
+
+/// Its descriptor leads to the name that was removed.
+#[test]
+fn a_file_is_found_by_another_of_its_names() {
+    for configure in [|config| config, by_name] {
+        let here = Share::with(configure);
+        let file = here.file("first", b"mine", RDWR);
+        let other = here.file("other", b"other", RDWR);
+        std::fs::create_dir_all(here.host("a/b")).unwrap();
+        std::fs::hard_link(here.host("first"), here.host("a/b/second")).unwrap();
+        here.node("a");
+        let (a, b) = (
+            here.node("a"),
+            here.lookup_in(here.node("a"), "b").unwrap().node,
+        );
+        assert_eq!(here.lookup_in(b, "second").unwrap().node, file.0);
+        std::fs::remove_file(here.host("first")).unwrap();
+        let there = here.moved(configure);
+        assert_eq!(there.read(file, 0, 9).unwrap(), b"mine");
+        assert_eq!(there.read(other, 0, 9).unwrap(), b"other");
+        for node in [a, b] {
+            there.attr(node);
+        }
+    }
+}
