@@ -13,7 +13,7 @@ use crate::buffers::Buffers;
 use crate::control::{Control, EVENT_IDX, INDIRECT_DESC, Inflight, VERSION_1};
 use crate::link::{self, Link};
 use crate::memory::{Memory, PAGE};
-use crate::options::{Offered, Options};
+use crate::options::{Backing, Offered, Options};
 use crate::queue::{Events, Queue, QueueContext};
 use crate::ring::{Ring, RingFeatures, RingLayout};
 
@@ -99,6 +99,7 @@ impl Connection {
     /// As [`connect`](Self::connect).
     pub fn from_stream(stream: UnixStream, options: &Options) -> Result<Self, Error> {
         check(options)?;
+        check_shared(options)?;
         let mut control = Control::negotiate(stream, options)?;
         let config = control.config()?;
         let rings = RingFeatures {
@@ -312,6 +313,7 @@ impl Connection {
     /// As [`connect`](Self::connect); [`Error::Unsupported`] where the new back-end lacks a
     /// feature that the guest uses.
     pub fn reconnect(&mut self, stream: UnixStream) -> Result<(), Error> {
+        check_shared(&self.options)?;
         // A back-end may serve one connection at a time.
         if let Some(control) = &self.control {
             control.hang_up();
@@ -343,7 +345,18 @@ fn check(options: &Options) -> Result<(), Error> {
     if !(1..=MAX_REGIONS).contains(&options.memory_regions) {
         return Err(Error::Options("there are 1 to 8 regions of memory"));
     }
+    if options.backing == Backing::Private && options.memory_regions != 1 {
+        return Err(Error::Options("private memory is one region"));
+    }
     Ok(())
+}
+
+/// Checks that a daemon can have the memory.
+fn check_shared(options: &Options) -> Result<(), Error> {
+    match options.backing {
+        Backing::Shared => Ok(()),
+        Backing::Private => Err(Error::Options("a daemon can map shared memory only")),
+    }
 }
 
 /// Where everything lies in the memory: per queue its ring, its slots' buffers and its pages.
@@ -389,7 +402,7 @@ fn build_queues(
     link: Arc<Link>,
 ) -> Result<(Arc<Memory>, Vec<Queue>), Error> {
     let size = options.queue_size;
-    let memory = Arc::new(Memory::new(plan.size)?);
+    let memory = Arc::new(Memory::new(plan.size, options.backing)?);
     let context = QueueContext {
         memory: Arc::clone(&memory),
         link,
@@ -467,6 +480,11 @@ mod tests {
             },
             Options {
                 memory_regions: 9,
+                ..Options::default()
+            },
+            Options {
+                backing: Backing::Private,
+                memory_regions: 2,
                 ..Options::default()
             },
         ] {

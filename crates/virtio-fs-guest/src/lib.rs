@@ -55,7 +55,7 @@ pub use connection::{Connection, DeviceConfig, QueueLayout};
 pub use error::{Error, ProtocolError};
 pub use memory::{Memory, PAGE};
 pub use mount::{DirectoryEntry, Limits, Mount, MountOptions};
-pub use options::{Offered, Options};
+pub use options::{Backing, Offered, Options};
 pub use pages::PageReuse;
 pub use queue::{Caller, Notifications, Payload, Queue, Token};
 pub use raw::RawQueue;

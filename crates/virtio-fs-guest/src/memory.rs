@@ -8,10 +8,11 @@ use rustix::fs::MemfdFlags;
 use vhost::VhostUserMemoryRegionInfo;
 use vm_memory::bitmap::BS;
 use vm_memory::{
-    Bytes, FileOffset, GuestAddress, GuestMemoryMmap, MmapRegion, VolatileMemory, VolatileSlice,
+    Bytes, FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion, VolatileMemory,
+    VolatileSlice,
 };
 
-use crate::Error;
+use crate::{Backing, Error};
 
 /// Size of a page of the guest in bytes.
 pub const PAGE: usize = 4096;
@@ -19,13 +20,14 @@ pub const PAGE: usize = 4096;
 /// 32 bits, or being taken for an offset.
 const BASE: u64 = 1 << 32;
 
-/// The memory of the guest: a memfd that the back-end maps too.
+/// The memory of the guest.
 ///
 /// Both sides may write at any time, so it is never borrowed as a slice of bytes, only copied.
 #[derive(Debug)]
 pub struct Memory {
-    map: MmapRegion<()>,
-    file: FileOffset,
+    map: Arc<MmapRegion<()>>,
+    /// A memfd that the back-end maps too, where there is one.
+    file: Option<FileOffset>,
 }
 
 /// A range of the memory that belongs to one purpose.
@@ -38,7 +40,24 @@ pub(crate) struct Segment {
 }
 
 impl Memory {
-    pub(crate) fn new(size: usize) -> Result<Self, Error> {
+    pub(crate) fn new(size: usize, backing: Backing) -> Result<Self, Error> {
+        match backing {
+            Backing::Shared => Self::shared(size),
+            Backing::Private => Self::private(size),
+        }
+    }
+
+    fn private(size: usize) -> Result<Self, Error> {
+        let map = MmapRegion::new(size)
+            .map_err(io::Error::other)
+            .map_err(Error::io("map the guest's memory"))?;
+        Ok(Self {
+            map: Arc::new(map),
+            file: None,
+        })
+    }
+
+    fn shared(size: usize) -> Result<Self, Error> {
         let create = || -> io::Result<File> {
             let fd = rustix::fs::memfd_create(c"virtio-fs-guest", MemfdFlags::CLOEXEC)?;
             let file = File::from(fd);
@@ -50,7 +69,10 @@ impl Memory {
         let map = MmapRegion::from_file(file.clone(), size)
             .map_err(io::Error::other)
             .map_err(Error::io("map the guest's memory"))?;
-        Ok(Self { map, file })
+        Ok(Self {
+            map: Arc::new(map),
+            file: Some(file),
+        })
     }
 
     /// Guest-physical address of the first byte.
@@ -116,15 +138,25 @@ impl Memory {
                 memory_size: (end - start) as u64,
                 userspace_addr: self.user_address(start),
                 mmap_offset: start as u64,
-                mmap_handle: self.file.file().as_raw_fd(),
+                mmap_handle: self
+                    .file
+                    .as_ref()
+                    .map_or(-1, |file| file.file().as_raw_fd()),
             })
             .collect()
     }
 
-    /// Maps the memory once more, as regions that start as [`regions`](Self::regions) has them.
+    /// The memory as a VMM has it: mapped once more, as regions that start as
+    /// [`regions`](Self::regions) has them, or as the one mapping that there is.
     pub(crate) fn map_again(&self, starts: &[usize]) -> Result<GuestMemoryMmap, Error> {
+        let Some(file) = &self.file else {
+            let region = GuestRegionMmap::with_arc(Arc::clone(&self.map), GuestAddress(BASE));
+            return GuestMemoryMmap::from_arc_regions(region.map(Arc::new).into_iter().collect())
+                .map_err(io::Error::other)
+                .map_err(Error::io("share the guest's memory with its device"));
+        };
         let ranges = self.regions(starts).into_iter().map(|region| {
-            let file = FileOffset::from_arc(Arc::clone(self.file.arc()), region.mmap_offset);
+            let file = FileOffset::from_arc(Arc::clone(file.arc()), region.mmap_offset);
             let address = GuestAddress(region.guest_phys_addr);
             (address, region.memory_size as usize, Some(file))
         });

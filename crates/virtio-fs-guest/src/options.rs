@@ -13,6 +13,8 @@ pub struct Options {
     /// In how many regions the memory is announced to the back-end, 1 to 8. They adjoin, and what
     /// is moved by a request of 64 KiB or more lies in all of them. Default 1.
     pub memory_regions: usize,
+    /// What the memory is made of. Default [`Backing::Shared`].
+    pub backing: Backing,
     /// Whether VIRTIO_RING_F_EVENT_IDX is used where it is offered. Default yes.
     pub event_idx: Offered,
     /// Whether VIRTIO_RING_F_INDIRECT_DESC is used where it is offered. Default yes.
@@ -35,6 +37,16 @@ pub struct Options {
     pub timeout: Duration,
 }
 
+/// What the guest's memory is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Backing {
+    /// A memfd, which a daemon can map, too.
+    Shared,
+    /// Anonymous memory, in one region: for a device in this process
+    /// ([`Connection::driver`](crate::Connection::driver)).
+    Private,
+}
+
 /// What to do about a feature that the device offers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Offered {
@@ -51,6 +63,7 @@ impl Default for Options {
             queue_size: 512,
             data_memory: 64 << 20,
             memory_regions: 1,
+            backing: Backing::Shared,
             event_idx: Offered::Accept,
             indirect: Offered::Accept,
             inflight: Offered::Withhold,

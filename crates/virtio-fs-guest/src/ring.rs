@@ -393,6 +393,7 @@ const fn crosses(event: u16, old: u16, new: u16) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Backing;
 
     #[test]
     fn an_event_is_crossed_once_and_across_the_wrap() {
@@ -407,7 +408,7 @@ mod tests {
 
     fn ring(size: u16, indirect: bool) -> Ring {
         let layout = RingLayout::new(0, size);
-        let memory = Arc::new(Memory::new(layout.end()).unwrap());
+        let memory = Arc::new(Memory::new(layout.end(), Backing::Shared).unwrap());
         let features = RingFeatures {
             event_idx: true,
             indirect,

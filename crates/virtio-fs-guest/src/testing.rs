@@ -9,6 +9,7 @@ use fuse_wire::abi::OutHeader;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use zerocopy::IntoBytes;
 
+use crate::Backing;
 use crate::buffers::Buffers;
 use crate::link::{self, Link};
 use crate::memory::{Memory, Segment};
@@ -49,7 +50,7 @@ pub(crate) const FEATURES: RingFeatures = RingFeatures {
 pub(crate) fn rig(size: u16, pages: usize, features: RingFeatures) -> Rig {
     let layout = RingLayout::new(0, size);
     let len = layout.end() + Buffers::len(size, pages);
-    let memory = Arc::new(Memory::new(len).unwrap());
+    let memory = Arc::new(Memory::new(len, Backing::Shared).unwrap());
     let event = || EventFd::new(EFD_NONBLOCK).unwrap();
     let events = Events {
         kick: event(),
