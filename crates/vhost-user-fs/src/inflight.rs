@@ -1,17 +1,15 @@
 //! The record of what is in flight (the vhost-user specification, "Inflight I/O tracking").
 
 use std::fs::File;
-use std::io;
 use std::sync::Arc;
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::io::Errno;
 use vhost::vhost_user::message::VhostUserInflight;
 use virtio_fs_queue::{InFlightRecord, RecordError};
-use vm_memory::mmap::MmapRegionError;
-use vm_memory::{FileOffset, MmapRegion};
 
 use crate::device::MAX_QUEUE_SIZE;
+use crate::mapping::{self, MappingError};
 
 /// Why memory cannot be the record of what is in flight.
 #[derive(Debug, thiserror::Error)]
@@ -28,20 +26,10 @@ pub(crate) enum InflightError {
          descriptors"
     )]
     Small { len: u64, queues: u16, size: u16 },
-    #[error("the record of what is in flight is longer than the file that it is in")]
-    Short,
-    #[error("cannot map the record of what is in flight: {0}")]
-    Map(#[from] MmapRegionError),
-    #[error("cannot look at the record of what is in flight: {0}")]
-    File(io::Error),
+    #[error("the record of what is in flight cannot be shared: {0}")]
+    Mapping(#[from] MappingError),
     #[error("the record of what is in flight on queue {queue} cannot be: {source}")]
     Record { queue: usize, source: RecordError },
-}
-
-impl From<InflightError> for io::Error {
-    fn from(error: InflightError) -> Self {
-        Self::other(error)
-    }
 }
 
 /// What is in flight on each queue, in memory that the front-end keeps for the next back-end.
@@ -70,10 +58,6 @@ impl Inflight {
     }
 
     /// The record in `file` that the front-end describes, for a device with `most` queues.
-    ///
-    /// A memfd is sealed, so that nobody can make it shorter, which would end this process when it
-    /// writes there. What cannot be sealed is taken as it is: a front-end can do the same to guest
-    /// memory, and ends the back-end of its own machine by it.
     pub(crate) fn map(
         given: &VhostUserInflight,
         file: File,
@@ -92,17 +76,9 @@ impl Inflight {
         if len < needed {
             return Err(InflightError::Small { len, queues, size });
         }
-        if let Err(error) = fcntl_add_seals(&file, SealFlags::SHRINK) {
-            tracing::debug!(%error, "the record of what is in flight cannot be sealed");
-        }
-        let metadata = file.metadata().map_err(InflightError::File)?;
-        let end = offset.checked_add(needed);
-        if end.is_none_or(|end| end > metadata.len()) {
-            return Err(InflightError::Short);
-        }
         let record = InFlightRecord::len_for(size);
         let bytes = record.saturating_mul(usize::from(queues));
-        let memory = Arc::new(MmapRegion::from_file(FileOffset::new(file, offset), bytes)?);
+        let memory = mapping::share(file, offset, bytes)?;
         (0..usize::from(queues))
             .map(|queue| {
                 let start = queue.saturating_mul(record);

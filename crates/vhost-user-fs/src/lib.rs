@@ -9,17 +9,22 @@
 //!
 //! # The device
 //! Virtio device 26 (virtio 1.x, section 5.11). Queue 0 is hiprio, the others are request queues;
-//! each that a front-end uses has a thread of its own, from when it is started until it is stopped. Offered are VERSION_1, EVENT_IDX and INDIRECT_DESC; there is no
-//! notification queue and no DAX window.
+//! each that a front-end uses has a thread of its own, from when it is started until it is stopped.
+//! Offered are VERSION_1, EVENT_IDX and INDIRECT_DESC; there is no notification queue and no DAX
+//! window.
 //!
-//! Protocol features: MQ, REPLY_ACK, CONFIGURE_MEM_SLOTS, RESET_DEVICE, INFLIGHT_SHMFD, and CONFIG and
-//! BACKEND_REQ where the device has a [`Tag`]; without one the front-end names it. A ring without a
-//! kick event is polled, every millisecond; a front-end that wants to know is told of a ring that its
-//! driver broke.
+//! Protocol features: MQ, REPLY_ACK, CONFIGURE_MEM_SLOTS, RESET_DEVICE, INFLIGHT_SHMFD, LOG_SHMFD,
+//! and CONFIG and BACKEND_REQ where the device has a [`Tag`]; without one the front-end names it. A
+//! ring without a kick event is polled, every millisecond; a front-end that wants to know is told of a
+//! ring that its driver broke.
 //!
 //! With INFLIGHT_SHMFD, a front-end keeps a record of what is in flight. When this process dies, the
 //! next one answers what it had not: each request is answered once, though it may be done twice. What
 //! the guest had open is another matter, which that record does not tell.
+//!
+//! With LOG_SHMFD and VHOST_F_LOG_ALL, all pages of guest memory that are written to are noted in the
+//! front-end's log while the guest is moved. A log that is shorter than guest memory is refused. Used
+//! rings are noted where they are, and where `log_guest_addr` says, if that is elsewhere.
 //!
 //! # The front-end
 //! A *kick* is an eventfd; a *call* and an *err* are eventfds, or sockets of which only the half that
@@ -49,8 +54,10 @@ mod backend;
 mod connection;
 mod daemon;
 mod device;
+mod dirty_log;
 mod event;
 mod inflight;
+mod mapping;
 mod memory;
 mod session;
 mod vring;

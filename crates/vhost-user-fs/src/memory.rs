@@ -1,12 +1,11 @@
 use std::fs::File;
-use std::io;
 use std::sync::{Arc, PoisonError};
 
 use vhost::vhost_user::Error as VhostUserError;
 use vhost::vhost_user::message::VhostUserMemoryRegion;
 use vm_memory::{
-    GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap, GuestMemoryRegion,
-    GuestRegionMmap,
+    GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryBackend, GuestMemoryMmap,
+    GuestMemoryRegion, GuestRegionMmap,
 };
 
 /// Most regions, each of which is a mapping of its own: QEMU has at most as many, the slots of KVM
@@ -34,12 +33,6 @@ pub(crate) enum MemoryError {
     NoRegion { guest: u64, size: u64 },
 }
 
-impl From<MemoryError> for io::Error {
-    fn from(error: MemoryError) -> Self {
-        Self::other(error)
-    }
-}
-
 /// The guest's memory, and where the front-end has mapped it: by these addresses it names rings.
 pub(crate) struct MemoryTable {
     shared: SharedMemory,
@@ -55,6 +48,11 @@ pub(crate) struct Change {
 impl Change {
     pub(crate) const fn memory(&self) -> &Memory {
         &self.memory
+    }
+
+    /// The guest address behind the last byte.
+    pub(crate) fn end(&self) -> u64 {
+        end_of(&self.memory)
     }
 }
 
@@ -73,6 +71,11 @@ impl MemoryTable {
             shared: SharedMemory::new(Memory::new()),
             places: Vec::new(),
         }
+    }
+
+    /// The guest address behind the last byte.
+    pub(crate) fn end(&self) -> u64 {
+        end_of(&self.shared.memory())
     }
 
     /// What the queues work on.
@@ -140,6 +143,10 @@ impl MemoryTable {
     }
 }
 
+fn end_of(memory: &Memory) -> u64 {
+    memory.last_addr().0.saturating_add(1)
+}
+
 impl Place {
     /// The address and size of a region; the message checks that nothing overflows.
     fn of(region: &VhostUserMemoryRegion) -> Self {
@@ -181,8 +188,6 @@ fn map(
 
 #[cfg(test)]
 mod tests {
-    use vm_memory::GuestMemoryBackend;
-
     use super::*;
 
     const SIZE: u64 = 0x1000;

@@ -17,7 +17,8 @@ use virtio_fs_config::{EVENT_IDX, INDIRECT_DESC};
 use virtio_fs_queue::Kick;
 use vm_memory::GuestAddress;
 
-use crate::device::{Device, FEATURES, MAX_QUEUE_SIZE, PROTOCOL_FEATURES};
+use crate::device::{Device, FEATURES, LOG_ALL, MAX_QUEUE_SIZE, PROTOCOL_FEATURES};
+use crate::dirty_log::{DirtyLog, Moved};
 use crate::event;
 use crate::inflight::Inflight;
 use crate::memory::{Change, MAX_REGIONS, MemoryError, MemoryTable};
@@ -37,6 +38,10 @@ pub(crate) struct Session {
     memory: MemoryTable,
     /// hiprio, then the request queues.
     vrings: Vec<Vring>,
+    /// The log of what is written to guest memory.
+    log: Arc<DirtyLog>,
+    /// Where used rings are for the log, of each vring for which that is not where they are.
+    moved: Vec<Option<Moved>>,
     /// The record of what is in flight, where the front-end keeps one.
     inflight: Option<Inflight>,
     /// Where the front-end would be asked for something; to be kept open.
@@ -64,8 +69,13 @@ enum Refusal {
 
 impl From<Refusal> for VhostUserError {
     fn from(refusal: Refusal) -> Self {
-        Self::ReqHandlerError(io::Error::other(refusal))
+        refused(refusal)
     }
+}
+
+/// What ends the connection.
+fn refused(error: impl std::error::Error + Send + Sync + 'static) -> VhostUserError {
+    VhostUserError::ReqHandlerError(io::Error::other(error))
 }
 
 /// What is not among the features that are offered.
@@ -80,6 +90,8 @@ impl Session {
             protocol_features: 0,
             memory: MemoryTable::new(),
             vrings: device.queues.iter().map(|_| Vring::default()).collect(),
+            log: Arc::default(),
+            moved: vec![None; device.queues.len()],
             device,
             inflight: None,
             channel: None,
@@ -129,6 +141,7 @@ impl Session {
             device: &self.device,
             queue,
             memory: self.memory.shared(),
+            log: &self.log,
             record: self.inflight.as_ref().and_then(|all| all.of(index)),
             event_idx: self.features & EVENT_IDX != 0,
             indirect: self.features & INDIRECT_DESC != 0,
@@ -148,12 +161,24 @@ impl Session {
     /// Queues whose rings are not in the guest's memory any more are not served before these are
     /// there again, and no more of them is touched once the front-end is told that it is gone.
     fn change_memory(&mut self, change: Result<Change, MemoryError>) -> VhostUserResult<()> {
-        let change = change.map_err(|error| VhostUserError::ReqHandlerError(error.into()))?;
+        let change = change.map_err(refused)?;
+        self.log.check(change.end()).map_err(refused)?;
         for vring in &mut self.vrings {
             vring.leave_unless_in(change.memory());
         }
         self.memory.apply(change);
         self.with_all_vrings(Vring::resume)
+    }
+
+    /// Has what is written to the used ring of a queue logged elsewhere, too.
+    fn set_moved(&mut self, index: u32, moved: Option<Moved>) {
+        let at = usize::try_from(index).ok();
+        if let Some(current) = at.and_then(|at| self.moved.get_mut(at))
+            && *current != moved
+        {
+            *current = moved;
+            self.log.set_moved(self.moved.clone());
+        }
     }
 
     fn guest_address(&self, user: u64) -> Result<GuestAddress, Refusal> {
@@ -189,6 +214,7 @@ impl VhostUserBackendReqHandlerMut for Session {
             *vring = Vring::default();
         }
         self.features = 0;
+        self.log.set_wanted(false);
         self.inflight = None;
         self.device.filesystem.reset();
         Ok(())
@@ -208,6 +234,8 @@ impl VhostUserBackendReqHandlerMut for Session {
         if changed & (EVENT_IDX | INDIRECT_DESC) != 0 {
             self.with_all_vrings(Vring::renegotiate)?;
         }
+        self.log.set_wanted(features & LOG_ALL != 0);
+        self.log.check(self.memory.end()).map_err(refused)?;
         if features & PROTOCOL_FEATURES == 0 {
             self.with_all_vrings(|vring, around| vring.set_enabled(true, around))?;
         }
@@ -271,11 +299,11 @@ impl VhostUserBackendReqHandlerMut for Session {
     fn set_vring_addr(
         &mut self,
         index: u32,
-        _flags: VhostUserVringAddrFlags,
+        flags: VhostUserVringAddrFlags,
         descriptor: u64,
         used: u64,
         available: u64,
-        _log: u64,
+        log: u64,
     ) -> VhostUserResult<()> {
         let areas = Areas {
             descriptors: self.guest_address(descriptor)?,
@@ -283,6 +311,9 @@ impl VhostUserBackendReqHandlerMut for Session {
             used: self.guest_address(used)?,
         };
         self.vring(index)?.set_areas(areas);
+        let is_moved =
+            flags.contains(VhostUserVringAddrFlags::VHOST_VRING_F_LOG) && log != areas.used.0;
+        self.set_moved(index, is_moved.then(|| Moved::used_ring(areas.used.0, log)));
         Ok(())
     }
 
@@ -364,13 +395,11 @@ impl VhostUserBackendReqHandlerMut for Session {
         &mut self,
         inflight: &VhostUserInflight,
     ) -> VhostUserResult<(VhostUserInflight, File)> {
-        Inflight::create(inflight, self.vrings.len())
-            .map_err(|error| VhostUserError::ReqHandlerError(error.into()))
+        Inflight::create(inflight, self.vrings.len()).map_err(refused)
     }
 
     fn set_inflight_fd(&mut self, inflight: &VhostUserInflight, file: File) -> VhostUserResult<()> {
-        let inflight = Inflight::map(inflight, file, self.vrings.len())
-            .map_err(|error| VhostUserError::ReqHandlerError(error.into()))?;
+        let inflight = Inflight::map(inflight, file, self.vrings.len()).map_err(refused)?;
         self.inflight = Some(inflight);
         self.with_all_vrings(Vring::renegotiate)
     }
@@ -392,7 +421,9 @@ impl VhostUserBackendReqHandlerMut for Session {
         not_offered()
     }
 
-    fn set_log_base(&mut self, _log: &VhostUserLog, _file: File) -> VhostUserResult<()> {
-        not_offered()
+    fn set_log_base(&mut self, log: &VhostUserLog, file: File) -> VhostUserResult<()> {
+        self.log
+            .set(log, file, self.memory.end(), self.moved.clone())
+            .map_err(refused)
     }
 }

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use virtio_fs_queue::{
     InFlightRecord, Kick, Place, Position, Queue, QueueConfig, Resources, RingError, StartError,
-    Worker,
+    Worker, WriteLog,
 };
 use vm_memory::{GuestAddress, GuestAddressSpace};
 
 use crate::device::{Device, DeviceQueue};
+use crate::dirty_log::DirtyLog;
 use crate::event::{self, Signal};
 use crate::memory::{Memory, SharedMemory};
 
@@ -47,6 +48,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) device: &'a Device,
     pub(crate) queue: &'a DeviceQueue,
     pub(crate) memory: &'a SharedMemory,
+    /// Where what is written there is noted.
+    pub(crate) log: &'a Arc<DirtyLog>,
     /// Where the front-end has what is in flight recorded.
     pub(crate) record: Option<InFlightRecord>,
     pub(crate) event_idx: bool,
@@ -237,7 +240,7 @@ impl Vring {
             filesystem: Arc::clone(&around.device.filesystem),
             pool: Arc::clone(&around.device.pool),
             polling: Arc::clone(&around.queue.polling),
-            log: None,
+            log: Some(Arc::clone(around.log) as Arc<dyn WriteLog>),
             stats: Arc::clone(&around.queue.stats),
             notify: Box::new(move || call.signal()),
         }
