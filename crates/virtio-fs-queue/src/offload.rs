@@ -25,6 +25,8 @@ type RegionOf<AS> = <<AS as GuestAddressSpace>::M as GuestMemoryBackend>::R;
 pub(crate) struct Offloaded<AS: GuestSpace> {
     shared: Arc<Shared<AS>>,
     head: u16,
+    /// Whether the driver may have the chain back already.
+    given_back: bool,
     message: Vec<u8>,
     readable: Vec<Range>,
     writable: Vec<Range>,
@@ -40,10 +42,11 @@ impl<AS: GuestSpace> Offloaded<AS> {
         message: &[u8],
         chain: &Chain<'_, R>,
     ) -> Self {
-        shared.in_flight.add_one();
+        shared.in_flight.begin();
         Self {
             shared: Arc::clone(shared),
             head,
+            given_back: false,
             message: message.to_vec(),
             readable: chain.readable().ranges().collect(),
             writable: chain.writable().ranges().collect(),
@@ -58,10 +61,10 @@ impl<AS: GuestSpace> Offloaded<AS> {
     }
 
     /// Answers that it cannot wait for a lock.
-    pub(crate) fn refuse(&self) {
-        let refused = self.complete(|chain| {
-            let server = self.shared.server();
-            server.fail(chain, &self.message, Errno::ENOLCK)
+    pub(crate) fn refuse(mut self) {
+        let refused = self.complete(|this, chain| {
+            let server = this.shared.server();
+            server.fail(chain, &this.message, Errno::ENOLCK)
         });
         if let Err(error) = refused {
             self.shared.break_ring(&error);
@@ -70,15 +73,15 @@ impl<AS: GuestSpace> Offloaded<AS> {
 
     /// Gives the chain back, with a reply of as many bytes as `answer` has put there.
     fn complete(
-        &self,
-        answer: impl FnOnce(&Chain<'_, RegionOf<AS>>) -> u32,
+        &mut self,
+        answer: impl FnOnce(&Self, &Chain<'_, RegionOf<AS>>) -> u32,
     ) -> Result<(), RingError> {
-        let shared = &*self.shared;
+        let shared = &*Arc::clone(&self.shared);
         let memory = shared.resources.memory.memory();
         let ring = shared.find_ring(&*memory)?;
         let mut chain = Chain::new(Storage::default());
         let len = match chain.restore(&*memory, &self.readable, &self.writable) {
-            Some(()) => answer(&chain),
+            Some(()) => answer(self, &chain),
             None => {
                 shared.resources.stats.malformed(&ChainError::Unmapped);
                 0
@@ -87,10 +90,17 @@ impl<AS: GuestSpace> Offloaded<AS> {
         let mut batch = Batch::default();
         let head = self.head;
         batch.push(UsedElement { head, len }, 0);
+        self.note_given_back();
         if shared.used.give_back(&ring, &mut batch)? {
             shared.interrupt();
         }
         Ok(())
+    }
+
+    fn note_given_back(&mut self) {
+        if !std::mem::replace(&mut self.given_back, true) {
+            self.shared.in_flight.give_back();
+        }
     }
 
     fn serve<R: GuestMemoryRegion>(&self, chain: &Chain<'_, R>, reply: &mut [u8]) -> u32 {
@@ -104,8 +114,8 @@ impl<AS: GuestSpace> Offloaded<AS> {
 }
 
 impl<AS: GuestSpace> Job for Offloaded<AS> {
-    fn run(self: Box<Self>, reply: &mut [u8]) {
-        if let Err(error) = self.complete(|chain| self.serve(chain, reply)) {
+    fn run(mut self: Box<Self>, reply: &mut [u8]) {
+        if let Err(error) = self.complete(|this, chain| this.serve(chain, reply)) {
             self.shared.break_ring(&error);
         }
     }
@@ -113,6 +123,7 @@ impl<AS: GuestSpace> Job for Offloaded<AS> {
 
 impl<AS: GuestSpace> Drop for Offloaded<AS> {
     fn drop(&mut self) {
-        self.shared.in_flight.remove_one();
+        self.note_given_back();
+        self.shared.in_flight.end();
     }
 }

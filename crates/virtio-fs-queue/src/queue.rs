@@ -438,7 +438,7 @@ impl<AS: GuestSpace, M: GuestMemoryBackend> Round<'_, '_, AS, M> {
     /// From here on the request counts as in flight.
     fn set_aside(&mut self, head: u16, message: &[u8]) -> Result<Offloaded<AS>, RingError> {
         let size = self.shared.config.size;
-        if self.shared.in_flight.count() >= usize::from(size) {
+        if self.shared.in_flight.chains() >= usize::from(size) {
             return Err(RingError::TooManyInFlight { size });
         }
         // What is done need not wait for this one.

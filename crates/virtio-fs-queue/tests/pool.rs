@@ -55,6 +55,41 @@ fn offer<AS: virtio_fs_queue::GuestSpace>(rig: &mut Rig<AS>, first: u16, unique:
     REPLY + at
 }
 
+/// The thread that gave the last chain back is not done with it: it interrupts the driver.
+#[test]
+fn a_full_queue_goes_on_as_soon_as_a_chain_is_given_back() {
+    let serve = double(|call| match call.blocking {
+        Blocking::Forbidden => Outcome::WouldBlock,
+        Blocking::Allowed => call.done(),
+    });
+    let (interrupt, interrupted) = channel();
+    let (go_on, told) = channel::<()>();
+    let told = Mutex::new(told);
+    let space = Arc::new(memory());
+    let mut rig = Rig::with(space, config(1), serve, Pool::new(3), |resources| {
+        resources.notify = Box::new(move || {
+            interrupt.send(()).unwrap();
+            let _ = told.lock().unwrap().recv();
+        });
+    });
+    let sent = request(1, b"");
+    rig.put(REQUEST, &sent);
+    rig.link(
+        TABLE,
+        0,
+        &[readable(REQUEST, sent.len()), writable(REPLY, 64)],
+    );
+    for _ in 0..3 {
+        rig.offer_chain(0, &[indirect(TABLE, 32)]);
+        assert_eq!(rig.queue.drain(), Drained::Idle);
+        interrupted.recv().unwrap();
+        assert_eq!(rig.used(), [(0, 16)]);
+    }
+    drop(go_on);
+    drop(interrupted);
+    assert_eq!(rig.counts().ring_errors, 0);
+}
+
 #[test]
 fn who_waits_holds_up_nobody() {
     let (gate, serve) = gate();
