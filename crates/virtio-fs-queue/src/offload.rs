@@ -114,6 +114,15 @@ impl<AS: GuestSpace> Offloaded<AS> {
 }
 
 impl<AS: GuestSpace> Job for Offloaded<AS> {
+    fn size(&self) -> usize {
+        let ranges = self.readable.len().saturating_add(self.writable.len());
+        let ranges = ranges.saturating_mul(size_of::<Range>());
+        self.message
+            .len()
+            .saturating_add(ranges)
+            .saturating_add(size_of::<Self>())
+    }
+
     fn run(mut self: Box<Self>, reply: &mut [u8]) {
         if let Err(error) = self.complete(|this, chain| this.serve(chain, reply)) {
             self.shared.break_ring(&error);

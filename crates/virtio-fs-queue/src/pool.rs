@@ -1,6 +1,7 @@
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::io;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
@@ -15,8 +16,15 @@ const MAX_WAITING: usize = 1024;
 /// Bytes of stack for each: there is no deep recursion behind a lock.
 const WAITING_STACK: usize = 256 * 1024;
 
+/// Most bytes of requests that are kept until a thread has time for them: thousands of ordinary ones,
+/// but a guest can make 64 queues of 1024 requests of 128 KiB each.
+const MAX_BACKLOG: usize = 16 << 20;
+
 /// Work that may wait.
 pub(crate) trait Job: Send {
+    /// Bytes that it takes while it waits for a thread.
+    fn size(&self) -> usize;
+
     /// Does it, with a buffer for a reply.
     fn run(self: Box<Self>, reply: &mut [u8]);
 }
@@ -26,7 +34,8 @@ pub(crate) trait Job: Send {
 ///
 /// A thread is started when there is work and none is idle, up to a limit, and kept. All queues of
 /// a device share a pool, and devices may. Each queue has no more work here than it has descriptors,
-/// which bounds what a guest can pile up. Dropping the pool does what is left and ends the threads;
+/// and all together no more than takes 16 MiB, which bounds what a guest can pile up: beyond that, a
+/// queue waits itself. Dropping the pool does what is left and ends the threads;
 /// it waits for that, unless a thread of the pool is who drops it.
 ///
 /// Its threads run on the processors that the thread which made it may run on, also where those of
@@ -47,6 +56,8 @@ struct Shared {
     work: Condvar,
     /// Threads that wait for a lock.
     waiting: AtomicUsize,
+    /// Threads that could not be started.
+    failures: AtomicU64,
     /// Where threads run: a new one would run where that of the queue does which has work for it.
     processors: Option<CpuSet>,
 }
@@ -63,6 +74,8 @@ impl Drop for PlaceToWait {
 #[derive(Default)]
 struct State {
     jobs: VecDeque<Box<dyn Job>>,
+    /// Bytes that they take.
+    backlog: usize,
     threads: Vec<JoinHandle<()>>,
     idle: usize,
     closing: bool,
@@ -83,6 +96,7 @@ impl Pool {
                 state: Mutex::default(),
                 work: Condvar::new(),
                 waiting: AtomicUsize::new(0),
+                failures: AtomicU64::new(0),
                 processors: sched_getaffinity(None).ok(),
             }),
             max_threads,
@@ -98,11 +112,15 @@ impl Pool {
         self
     }
 
-    /// Hands `job` to a thread; gives it back where there is none and none can be started.
+    /// Hands `job` to a thread; gives it back where there is none and none can be started, or all of
+    /// them have enough to do.
     pub(crate) fn submit(&self, job: Box<dyn Job>) -> Result<(), Box<dyn Job>> {
         let mut state = self.shared.lock();
-        if !self.find_thread(&mut state) && state.threads.is_empty() {
-            return Err(job);
+        if !self.find_thread(&mut state) {
+            let backlog = state.backlog.saturating_add(job.size());
+            if state.threads.is_empty() || backlog > MAX_BACKLOG {
+                return Err(job);
+            }
         }
         self.hand_over(state, job);
         Ok(())
@@ -134,7 +152,7 @@ impl Pool {
         match self.start_thread() {
             Ok(thread) => state.threads.push(thread),
             Err(error) => {
-                tracing::warn!(%error, "cannot start a thread for requests that wait");
+                self.shared.note_failure(&error);
                 return false;
             }
         }
@@ -142,6 +160,7 @@ impl Pool {
     }
 
     fn hand_over(&self, mut state: MutexGuard<'_, State>, job: Box<dyn Job>) {
+        state.backlog = state.backlog.saturating_add(job.size());
         state.jobs.push_back(job);
         drop(state);
         self.shared.work.notify_one();
@@ -170,13 +189,13 @@ impl Pool {
         match ReplyBuffer::new().and_then(start) {
             Ok(_detached) => Ok(()),
             Err(error) => {
-                tracing::warn!(%error, "cannot start a thread for a request that waits for a lock");
+                self.shared.note_failure(&error);
                 take(&handed_over).map_or(Ok(()), Err)
             }
         }
     }
 
-    fn start_thread(&self) -> std::io::Result<JoinHandle<()>> {
+    fn start_thread(&self) -> io::Result<JoinHandle<()>> {
         let shared = Arc::clone(&self.shared);
         let reply = ReplyBuffer::new()?;
         thread::Builder::new()
@@ -224,6 +243,17 @@ impl Shared {
         }
     }
 
+    /// Ever more rarely, as it may be so at each request.
+    fn note_failure(&self, error: &io::Error) {
+        let count = self
+            .failures
+            .fetch_add(1, Ordering::Relaxed)
+            .wrapping_add(1);
+        if count.is_power_of_two() {
+            tracing::warn!(count, %error, "cannot start a thread for a request that waits");
+        }
+    }
+
     fn place_to_wait(self: &Arc<Self>, limit: usize) -> Option<PlaceToWait> {
         let more = |waiting: usize| (waiting < limit).then(|| waiting.saturating_add(1));
         self.waiting
@@ -236,6 +266,7 @@ impl Shared {
         let mut state = self.lock();
         loop {
             if let Some(job) = state.jobs.pop_front() {
+                state.backlog = state.backlog.saturating_sub(job.size());
                 return Some(job);
             }
             if state.closing {
@@ -277,6 +308,10 @@ mod tests {
     struct Meet(Arc<Barrier>, Arc<AtomicUsize>);
 
     impl Job for Meet {
+        fn size(&self) -> usize {
+            0
+        }
+
         fn run(self: Box<Self>, reply: &mut [u8]) {
             assert_eq!(reply.len(), fuse_fs::REPLY_BUFFER);
             self.0.wait();
@@ -302,10 +337,44 @@ mod tests {
         assert!(Pool::new(0).submit(Box::new(job)).is_err());
     }
 
+    /// Waits for a word, and is large.
+    struct Large(Arc<Barrier>);
+
+    impl Job for Large {
+        fn size(&self) -> usize {
+            MAX_BACKLOG / 4
+        }
+
+        fn run(self: Box<Self>, _: &mut [u8]) {
+            self.0.wait();
+        }
+    }
+
+    #[test]
+    fn what_is_piled_up_is_bounded() {
+        let pool = Pool::new(1);
+        let barrier = Arc::new(Barrier::new(2));
+        for _ in 0..2 {
+            let mut taken = 0;
+            while pool.submit(Box::new(Large(Arc::clone(&barrier)))).is_ok() {
+                taken += 1;
+                assert!(taken <= 5);
+            }
+            assert!(taken >= 4, "one of them may be under way already");
+            for _ in 0..taken {
+                barrier.wait();
+            }
+        }
+    }
+
     /// Tells how many processors it may run on.
     struct Where(SyncSender<u32>);
 
     impl Job for Where {
+        fn size(&self) -> usize {
+            0
+        }
+
         fn run(self: Box<Self>, _: &mut [u8]) {
             let processors = sched_getaffinity(None).unwrap();
             self.0.send(processors.count()).unwrap();
