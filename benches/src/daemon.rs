@@ -28,7 +28,7 @@ pub struct Program {
 }
 
 impl Program {
-    /// Our daemon; unless `path` says otherwise, the release build of this workspace.
+    /// Our daemon; unless `path` says otherwise, the build of this workspace that is made to be used.
     #[must_use]
     pub fn ours(path: Option<PathBuf>, arguments: Vec<String>) -> Self {
         let default = || {
@@ -37,12 +37,12 @@ impl Program {
                     || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target")),
                     PathBuf::from,
                 )
-                .join("release/virtiofsd")
+                .join("dist/virtiofsd")
         };
         Self {
             path: path.unwrap_or_else(default),
             arguments,
-            remedy: "build it with `cargo build --release -p examples --bin virtiofsd`, \
+            remedy: "build it with `cargo build --profile dist -p examples --bin virtiofsd`, \
                      or say where it is with --ours",
         }
     }

@@ -11,7 +11,7 @@ pub(crate) struct Args {
     /// compare with, and nothing is done.
     #[arg(long)]
     peer: Option<PathBuf>,
-    /// Our daemon. Default: target/release/virtiofsd of this workspace.
+    /// Our daemon. Default: target/dist/virtiofsd of this workspace.
     #[arg(long)]
     ours: Option<PathBuf>,
     /// Where the shared directories are made; on a disk. Default: the directory for temporary files.

@@ -17,7 +17,7 @@ pub(crate) struct Args {
     /// compare with, and nothing is done.
     #[arg(long)]
     peer: Option<PathBuf>,
-    /// Our daemon. Default: target/release/virtiofsd of this workspace.
+    /// Our daemon. Default: target/dist/virtiofsd of this workspace.
     #[arg(long)]
     pub(crate) ours: Option<PathBuf>,
     /// Another option of our daemon, such as --cache=never; may be repeated.

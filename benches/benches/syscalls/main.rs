@@ -33,7 +33,7 @@ struct Args {
     /// handles and with descriptors.
     #[arg(long)]
     peer: Option<PathBuf>,
-    /// Our daemon. Default: target/release/virtiofsd of this workspace.
+    /// Our daemon. Default: target/dist/virtiofsd of this workspace.
     #[arg(long)]
     ours: Option<PathBuf>,
     /// Another option of our daemon, such as --cache=never; may be repeated.
