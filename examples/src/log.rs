@@ -1,9 +1,10 @@
-//! What a program logs, to standard error.
-
-use std::io::{self, IsTerminal as _};
+//! What a program logs, to standard error: what the crates say by way of `tracing`, which hands it
+//! to `log` where nobody else listens. The registry of spans that `tracing-subscriber` keeps takes
+//! more memory than anything else in an idle daemon, and there are no spans.
 
 use clap::{Args, ValueEnum};
-use tracing::level_filters::LevelFilter;
+use env_logger::Builder;
+use log::LevelFilter;
 
 /// How much is logged.
 #[derive(Debug, Args)]
@@ -38,25 +39,24 @@ pub enum LogLevel {
 impl LogOptions {
     /// Logs from now on.
     pub(crate) fn start(&self) {
-        tracing_subscriber::fmt()
-            .with_max_level(self.filter())
-            .with_writer(io::stderr)
-            .with_ansi(io::stderr().is_terminal())
-            .with_target(false)
+        Builder::new()
+            .filter_level(self.filter())
+            .format_timestamp_micros()
+            .format_target(false)
             .init();
     }
 
     fn filter(&self) -> LevelFilter {
         if self.debug {
-            return LevelFilter::DEBUG;
+            return LevelFilter::Debug;
         }
         match self.log_level {
-            LogLevel::Off => LevelFilter::OFF,
-            LogLevel::Error => LevelFilter::ERROR,
-            LogLevel::Warn => LevelFilter::WARN,
-            LogLevel::Info => LevelFilter::INFO,
-            LogLevel::Debug => LevelFilter::DEBUG,
-            LogLevel::Trace => LevelFilter::TRACE,
+            LogLevel::Off => LevelFilter::Off,
+            LogLevel::Error => LevelFilter::Error,
+            LogLevel::Warn => LevelFilter::Warn,
+            LogLevel::Info => LevelFilter::Info,
+            LogLevel::Debug => LevelFilter::Debug,
+            LogLevel::Trace => LevelFilter::Trace,
         }
     }
 }

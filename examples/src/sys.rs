@@ -1,4 +1,4 @@
-//! What takes a descriptor's bare number, and ioctl(2).
+//! What takes a descriptor's bare number, ioctl(2), and mallopt(3).
 
 #![allow(unsafe_code)]
 
@@ -37,4 +37,20 @@ pub(crate) fn clone_fuse_device(device: BorrowedFd<'_>, mounted: BorrowedFd<'_>)
     // during the call, for which `mounted` keeps it open.
     unsafe { ioctl(device, Setter::<CLONE, u32>::new(number)) }?;
     Ok(())
+}
+
+/// Has all threads that this process will have take their memory from one heap, as far as the C
+/// library has a choice.
+///
+/// By default each thread has its own, and what start-up left free in the first one is of no use to
+/// the others. A daemon allocates next to nothing while it serves: the lock of the one heap is free.
+pub(crate) fn share_one_heap() {
+    #[cfg(target_env = "gnu")]
+    {
+        // SAFETY: it takes no pointers, and is said to be safe for any thread to call (mallopt(3)).
+        let done = unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+        if done == 0 {
+            tracing::warn!("cannot have all threads share one heap; they take more memory so");
+        }
+    }
 }

@@ -164,7 +164,8 @@ impl Drop for Inode {
 #[derive(Debug)]
 pub(crate) struct InodeTable {
     inodes: Slab<Inode>,
-    identities: [Mutex<HashMap<Identity, Known>>; SHARDS],
+    /// [`SHARDS`] of them. Not in place: moved about, they would take much of a stack.
+    identities: Box<[Mutex<HashMap<Identity, Known>>]>,
     /// Inodes that the table has been given so far.
     given: AtomicU64,
     room: Budget,
@@ -191,7 +192,7 @@ impl InodeTable {
     pub(crate) fn new(root: Inode) -> Self {
         Self {
             inodes: Slab::with_first(Arc::new(root)),
-            identities: std::array::from_fn(|_| Mutex::default()),
+            identities: (0..SHARDS).map(|_| Mutex::default()).collect(),
             given: AtomicU64::new(0),
             room: Budget::new(MAX_KNOWN),
         }
@@ -281,7 +282,7 @@ impl InodeTable {
     /// other, a lookup in between would leave an identity whose node is gone, and what has that
     /// identity could not be used any more. What is lost has no identity.
     pub(crate) fn clear(&self) {
-        for shard in &self.identities {
+        for shard in &*self.identities {
             let all = std::mem::take(&mut *lock(shard));
             for known in all.into_values() {
                 self.inodes.remove_if(known.node.0, |_| true);
@@ -316,7 +317,7 @@ impl InodeTable {
 
     #[allow(
         clippy::indexing_slicing,
-        reason = "the remainder is smaller than the length"
+        reason = "the remainder is smaller than the length, which is SHARDS"
     )]
     fn shard(&self, identity: &Identity) -> MutexGuard<'_, HashMap<Identity, Known>> {
         lock(&self.identities[identity.ino as usize % SHARDS])

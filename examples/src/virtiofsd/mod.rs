@@ -15,7 +15,7 @@ use vhost_user_fs::{Backend, BackendConfig, ConfigError, Daemon, DaemonError};
 use virtio_fs_queue::{Polling, Pool};
 
 use crate::signals::{self, Signals};
-use crate::{cli, filesystem, limits};
+use crate::{cli, filesystem, limits, sys};
 use options::Options;
 use socket::BoundSocket;
 
@@ -53,6 +53,7 @@ enum Error {
 /// Ends with 0 after a signal, 1 where the daemon cannot serve, 2 where it was called wrongly.
 #[must_use]
 pub fn main() -> ExitCode {
+    sys::share_one_heap();
     let options = match cli::parse::<Options>() {
         Ok(options) => options,
         Err(code) => return code,
