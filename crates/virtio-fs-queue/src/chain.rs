@@ -34,6 +34,8 @@ pub(crate) struct Chain<'m, R> {
     segments: Vec<Segment<'m, R>>,
     /// How many of the segments are readable.
     readable: usize,
+    /// The region of the buffer that was found last: that of the next one, as a rule.
+    recent: Option<&'m R>,
 }
 
 /// A descriptor, copied out once, so that what is checked is what is used.
@@ -51,6 +53,7 @@ impl<'m, R: GuestMemoryRegion> Chain<'m, R> {
         Self {
             segments: storage.into_list(),
             readable: 0,
+            recent: None,
         }
     }
 
@@ -78,7 +81,6 @@ impl<'m, R: GuestMemoryRegion> Chain<'m, R> {
         head: u16,
     ) -> Result<(), ChainError> {
         self.clear();
-        let mut recent = None;
         let mut bytes = 0u64;
         let mut writable = false;
         let mut indirect = None;
@@ -106,7 +108,7 @@ impl<'m, R: GuestMemoryRegion> Chain<'m, R> {
             if bytes > MAX_BYTES {
                 return Err(ChainError::TooLong);
             }
-            self.add(memory, &mut recent, descriptor)?;
+            self.add(memory, descriptor)?;
             if descriptor.flags & NEXT == 0 {
                 return Ok(());
             }
@@ -142,7 +144,6 @@ impl<'m, R: GuestMemoryRegion> Chain<'m, R> {
     fn add<M: GuestMemoryBackend<R = R>>(
         &mut self,
         memory: &'m M,
-        recent: &mut Option<&'m R>,
         descriptor: Descriptor,
     ) -> Result<(), ChainError> {
         let Descriptor { address, len, .. } = descriptor;
@@ -156,11 +157,13 @@ impl<'m, R: GuestMemoryRegion> Chain<'m, R> {
         };
         let writable = descriptor.flags & WRITE != 0;
         let mut full = false;
-        let found = segment::find(memory, recent, range, |found| {
+        let mut recent = self.recent;
+        let found = segment::find(memory, &mut recent, range, |found| {
             let pushed = self.push(found, writable);
             full = pushed.is_none();
             pushed
         });
+        self.recent = recent;
         match found {
             Some(()) => Ok(()),
             None if full => Err(ChainError::TooManyDescriptors),

@@ -151,7 +151,7 @@ impl<AS: GuestSpace> Queue<AS> {
                     return Drained::Broken;
                 }
             }
-            match self.round(&mut avail, available, &mut batch) {
+            match self.rounds(&mut avail, available, &mut batch) {
                 Ok(ControlFlow::Continue(pending)) => available = pending,
                 Ok(ControlFlow::Break(drained)) => return drained,
                 Err(error) => {
@@ -199,20 +199,21 @@ impl<AS: GuestSpace> Queue<AS> {
         {
             return;
         }
-        if let Err(error) = self.round(avail, 0, &mut Batch::default()) {
+        if let Err(error) = self.rounds(avail, 0, &mut Batch::default()) {
             self.shared.break_ring(&error);
         }
     }
 
-    /// Serves the next `available` chains and returns how many there are behind them.
+    /// Serves the next `available` chains and, for as long as the memory map stays as it is, those
+    /// behind them; returns how many there are when it does not.
     ///
-    /// The memory map is looked up after these chains were seen to be available. So their buffers
-    /// are found in memory that was added before they were, however long the driver keeps the
-    /// queue busy.
-    fn round(
+    /// The memory map is looked up after chains were seen to be available. So their buffers are
+    /// found in memory that was added before they were, however long the driver keeps the queue
+    /// busy. Where the ring is mapped is looked up only where the map is another one.
+    fn rounds(
         &self,
         avail: &mut AvailEnd,
-        available: u16,
+        mut available: u16,
         batch: &mut Batch,
     ) -> Result<ControlFlow<Drained, u16>, RingError> {
         let memory = self.shared.resources.memory.memory();
@@ -226,13 +227,23 @@ impl<AS: GuestSpace> Queue<AS> {
             chain: &mut chain,
             batch,
         };
-        let result = match round.run(avail, available) {
-            // What was served before the driver broke the ring is done.
-            Err(error) => round.give_back().and(Err(error)),
-            result => result,
+        let result = loop {
+            match round.run(avail, available) {
+                Ok(ControlFlow::Continue(pending)) if self.is_current(&memory) => {
+                    available = pending;
+                }
+                // What was served before the driver broke the ring is done.
+                Err(error) => break round.give_back().and(Err(error)),
+                result => break result,
+            }
         };
         avail.segments = chain.into_storage();
         result
+    }
+
+    /// Whether `memory`, which is held, is still the guest's. No other map can be where it is.
+    fn is_current(&self, memory: &AS::M) -> bool {
+        std::ptr::eq(memory, &*self.shared.resources.memory.memory())
     }
 
     fn avail(&self) -> MutexGuard<'_, AvailEnd> {
@@ -248,7 +259,7 @@ impl<AS: GuestSpace> fmt::Debug for Queue<AS> {
     }
 }
 
-/// Part of a drain: as long as it lasts, the memory map stays as it is.
+/// Rounds of a drain: as long as they last, the memory map is held as it was.
 struct Round<'d, 'm, AS, M: GuestMemoryBackend> {
     shared: &'d Arc<Shared<AS>>,
     stopping: &'d AtomicBool,
