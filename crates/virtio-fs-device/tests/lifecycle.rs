@@ -2,10 +2,13 @@
 
 mod support;
 
+use std::sync::Arc;
+
 use fuse_wire::NodeId;
 use support::*;
 use virtio_fs_device::{Call, Device, DeviceConfig, Error, State, VhostUser};
-use virtio_fs_guest::MountOptions;
+use virtio_fs_guest::{MountOptions, Options};
+use vm_memory::{FileOffset, GuestAddress, GuestRegionMmap};
 
 #[test]
 fn a_driver_finds_what_the_daemon_offers() {
@@ -207,4 +210,57 @@ fn a_pause_is_not_noticed() {
         device.resume().unwrap();
         mount = waiting.join().unwrap();
     }
+}
+
+#[test]
+fn memory_comes_and_goes_while_the_device_is_active() {
+    let place = Place::new();
+    let _daemon = place.daemon();
+    let mut device = device(&place);
+    let options = Options {
+        request_queues: REQUEST_QUEUES,
+        queue_size: 64,
+        data_memory: 1 << 20,
+        memory_regions: 8,
+        ..Options::default()
+    };
+    let guest = Guest::with(&device, Calls::Direct, &options);
+    let memory = Arc::clone(&guest.machine.memory);
+    let (mut mount, _machine) = guest.start(&mut device);
+    let (file, open) = mount.create(NodeId::ROOT, c"file", 2, 0o644).unwrap();
+    for size in [1usize << 20, 4 << 20] {
+        let address = GuestAddress(1 << 40);
+        let plugged = memfd(size);
+        let region = GuestRegionMmap::from_range(address, size, Some(plugged)).unwrap();
+        let more = memory.insert_region(Arc::new(region)).unwrap();
+        device.update_memory(Arc::new(more)).unwrap();
+        mount.write(file.nodeid, open.fh, 0, &[7; 70_000]).unwrap();
+        device.update_memory(Arc::clone(&memory)).unwrap();
+        mount.write(file.nodeid, open.fh, 0, &[8; 70_000]).unwrap();
+    }
+}
+
+#[test]
+fn memory_that_no_daemon_can_have_is_refused() {
+    let place = Place::new();
+    let _daemon = place.daemon();
+    let mut device = device(&place);
+    let machine = Guest::new(&device, Calls::Direct).machine;
+    let anonymous = GuestRegionMmap::from_range(GuestAddress(0), 4096, None).unwrap();
+    let mixed = machine.memory.insert_region(Arc::new(anonymous)).unwrap();
+    let mut activation = machine.activation();
+    activation.memory = Arc::new(mixed.clone());
+    device.ack_features(machine.features).unwrap();
+    let error = device.activate(activation).unwrap_err();
+    assert!(matches!(error, Error::NotShared(0)), "{error}");
+    device.activate(machine.activation()).unwrap();
+    let error = device.update_memory(Arc::new(mixed)).unwrap_err();
+    assert!(matches!(error, Error::NotShared(0)), "{error}");
+    assert_eq!(device.state(), State::Active);
+}
+
+fn memfd(size: usize) -> FileOffset {
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(size as u64).unwrap();
+    FileOffset::new(file, 0)
 }

@@ -12,6 +12,7 @@ use vhost_user_fs::{Backend, BackendConfig, DaemonError, StopHandle};
 use virtio_fs_device::{Device, DeviceConfig, VhostUser};
 use virtio_fs_queue::{Polling, Pool};
 
+pub(crate) mod fake;
 mod machine;
 
 pub(crate) use machine::*;

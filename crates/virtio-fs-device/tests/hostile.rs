@@ -1,0 +1,151 @@
+//! Daemons that do what they should not. Whatever they do, each call returns in time.
+
+mod support;
+
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use support::fake::{self, FAULTS, Fault};
+use support::*;
+use virtio_fs_device::{Device, DeviceConfig, Error, Timeouts, VhostUser};
+
+/// How long the daemon has for anything.
+const LIMIT: Duration = Duration::from_millis(40);
+/// How long a call may take: it is a busy machine that tests run on.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A daemon of which the first has `fault` at message `at`, and later ones never; `count` is how
+/// many messages came to the first.
+fn daemon(fault: Fault, at: usize, count: Arc<AtomicUsize>) -> VhostUser {
+    let made = AtomicUsize::new(0);
+    let mut daemon = VhostUser::by(move || {
+        let (ours, theirs) = UnixStream::pair()?;
+        let count = Arc::clone(&count);
+        let first = made.fetch_add(1, Ordering::SeqCst) == 0;
+        std::thread::spawn(move || {
+            let came = fake::serve(theirs, fault, if first { at } else { usize::MAX });
+            if first {
+                count.store(came, Ordering::SeqCst);
+            }
+        });
+        Ok(ours)
+    });
+    daemon.timeouts = Timeouts {
+        connect: LIMIT,
+        message: LIMIT,
+        stop: LIMIT,
+        state: LIMIT,
+    };
+    daemon
+}
+
+#[track_caller]
+fn timed<T>(call: impl FnOnce() -> T) -> T {
+    let begin = Instant::now();
+    let result = call();
+    let took = begin.elapsed();
+    assert!(took < PATIENCE, "it took {took:?}");
+    result
+}
+
+/// Makes every call there is, and ends well whatever becomes of them. Returns the first error.
+fn live(daemon: VhostUser) -> Result<(), Error> {
+    let config = DeviceConfig::default();
+    let mut device = timed(|| Device::<Memory>::vhost_user(&config, daemon))?;
+    let guest = Guest::new(&device, Calls::Relayed);
+    let machine = &guest.machine;
+    let mut results = vec![device.ack_features(machine.features)];
+    results.push(timed(|| device.activate(machine.activation())));
+    results.push(timed(|| device.start_dirty_log()));
+    results.push(timed(|| device.update_memory(Arc::clone(&machine.memory))));
+    results.push(timed(|| device.pause()));
+    results.push(timed(|| device.save()).map(drop));
+    results.push(timed(|| device.resume()));
+    results.push(timed(|| device.stop_dirty_log()));
+    results.push(timed(|| device.reset()));
+    if device.ack_features(machine.features).is_ok() {
+        results.push(timed(|| device.activate(machine.activation())));
+    }
+    device.take_dirty(0..u64::MAX, |_| ());
+    timed(|| device.status());
+    timed(|| drop(device));
+    results.into_iter().collect()
+}
+
+fn well_behaved() -> usize {
+    let count = Arc::new(AtomicUsize::new(0));
+    live(daemon(Fault::Silence, usize::MAX, Arc::clone(&count))).unwrap();
+    eventually("it has counted", || count.load(Ordering::SeqCst) > 0);
+    count.load(Ordering::SeqCst)
+}
+
+#[test]
+fn whatever_a_daemon_does_no_call_hangs() {
+    let messages = well_behaved();
+    assert!(messages > 50, "{messages}");
+    let next = AtomicUsize::new(0);
+    // They mostly wait.
+    std::thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::SeqCst);
+                    let (at, fault) = (number / FAULTS.len(), FAULTS[number % FAULTS.len()]);
+                    if at >= messages {
+                        break;
+                    }
+                    // Some faults are none at some messages.
+                    let _ = live(daemon(fault, at, Arc::default()));
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn what_a_daemon_did_is_told() {
+    let first = |fault| live(daemon(fault, 0, Arc::default())).unwrap_err();
+    assert!(matches!(first(Fault::Silence), Error::Timeout { .. }));
+    assert!(matches!(first(Fault::Trickle), Error::Timeout { .. }));
+    assert!(matches!(first(Fault::HangUp), Error::Disconnected { .. }));
+    assert!(matches!(first(Fault::Half), Error::Disconnected { .. }));
+    for fault in [
+        Fault::Junk,
+        Fault::OtherRequest,
+        Fault::Endless,
+        Fault::Empty,
+        Fault::Longer,
+        Fault::Descriptor,
+    ] {
+        let error = first(fault);
+        assert!(
+            matches!(error, Error::Protocol { .. }),
+            "{fault:?}: {error}"
+        );
+    }
+}
+
+#[test]
+fn a_device_is_dropped_while_a_daemon_says_nothing() {
+    let place = Place::new();
+    let listener = std::os::unix::net::UnixListener::bind(place.socket()).unwrap();
+    let mut options = VhostUser::new(place.socket());
+    options.timeouts.message = LONG;
+    let accepted = std::thread::spawn(move || {
+        let (first, _) = listener.accept().unwrap();
+        let stream = first.try_clone().unwrap();
+        let serving = std::thread::spawn(|| fake::serve(first, Fault::Silence, usize::MAX));
+        // It dies, and the next one accepts the connection and no more.
+        std::thread::sleep(Duration::from_millis(50));
+        stream.shutdown(std::net::Shutdown::Both).unwrap();
+        serving.join().unwrap();
+        let second = listener.accept().unwrap();
+        (listener, second)
+    });
+    let device = Device::<Memory>::vhost_user(&DeviceConfig::default(), options).unwrap();
+    let silent = accepted.join().unwrap();
+    timed(|| drop(device));
+    drop(silent);
+}

@@ -1,0 +1,148 @@
+//! A daemon in a process of its own that is killed while requests are in flight.
+
+mod support;
+
+use std::path::Path;
+use std::process::{Child, Command};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use fuse_fs::{Blocking, Outcome, PayloadSink, PayloadSource, Serve};
+use fuse_wire::abi::{AccessIn, InHeader, OutHeader};
+use fuse_wire::{NodeId, Operation};
+use support::*;
+use virtio_fs_device::{Device, DeviceConfig, Recovery, State, VhostUser};
+use virtio_fs_guest::Payload;
+use zerocopy::IntoBytes;
+
+/// Where a process that is to be a daemon listens, and whether it answers.
+const SOCKET: &str = "TEST_DAEMON_SOCKET";
+const STUCK: &str = "TEST_DAEMON_IS_STUCK";
+
+/// Answers every request with success, or none ever, and leaves a file for each.
+struct Answers {
+    stuck: bool,
+    folder: std::path::PathBuf,
+    seen: AtomicUsize,
+}
+
+impl Serve for Answers {
+    fn serve(
+        &self,
+        message: &[u8],
+        _: &mut dyn PayloadSource,
+        _: Option<&mut dyn PayloadSink>,
+        reply: &mut [u8],
+        blocking: Blocking,
+    ) -> Outcome {
+        if blocking == Blocking::Forbidden {
+            return Outcome::WouldBlock;
+        }
+        if self.stuck {
+            let number = self.seen.fetch_add(1, Ordering::SeqCst);
+            std::fs::write(self.folder.join(format!("seen{number}")), "").unwrap();
+            loop {
+                std::thread::park();
+            }
+        }
+        let header = InHeader::peek(message).unwrap();
+        reply[..16].copy_from_slice(OutHeader::success(header.unique, 0).as_bytes());
+        Outcome::Reply {
+            head: 16,
+            payload: 0,
+        }
+    }
+
+    fn reset(&self) {}
+}
+
+/// Not a test: what the processes run that are killed.
+#[test]
+fn be_a_daemon() {
+    let Some(socket) = std::env::var_os(SOCKET) else {
+        return;
+    };
+    let socket = Path::new(&socket);
+    let _daemon = Daemon::start(
+        socket,
+        Arc::new(Answers {
+            stuck: std::env::var_os(STUCK).is_some(),
+            folder: socket.parent().unwrap().to_owned(),
+            seen: AtomicUsize::new(0),
+        }),
+        TAG,
+    );
+    loop {
+        std::thread::park();
+    }
+}
+
+struct Process(Child);
+
+impl Process {
+    fn start(place: &Place, stuck: bool) -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
+            .args(["--exact", "be_a_daemon", "--nocapture"])
+            .env(SOCKET, place.socket())
+            .stdout(std::process::Stdio::null());
+        if stuck {
+            command.env(STUCK, "1");
+        }
+        Self(command.spawn().unwrap())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+fn seen(place: &Place) -> usize {
+    let files = std::fs::read_dir(place.socket().parent().unwrap()).unwrap();
+    let name = |file: std::io::Result<std::fs::DirEntry>| file.unwrap().file_name();
+    let seen = |name: &std::ffi::OsString| name.to_string_lossy().starts_with("seen");
+    files.map(name).filter(seen).count()
+}
+
+#[test]
+fn what_was_in_flight_is_answered_by_the_next_daemon() {
+    const REQUESTS: usize = 7;
+    for calls in [Calls::Direct, Calls::Relayed] {
+        let place = Place::new();
+        let first = Process::start(&place, true);
+        let mut options = VhostUser::new(place.socket());
+        options.recovery = Recovery::Resume;
+        options.timeouts.connect = LONG;
+        let mut device = Device::<Memory>::vhost_user(&DeviceConfig::default(), options).unwrap();
+        let mut guest = Guest::new(&device, calls);
+        guest.machine.start(&mut device);
+        let queues = guest.connection.request_queues();
+        let access = Operation::Access(AccessIn::default());
+        for number in 0..REQUESTS {
+            let queue = &mut queues[number % 2];
+            queue.submit(NodeId::ROOT, access, Payload::None).unwrap();
+        }
+        // As many as wait for the pool's two threads are in flight, too.
+        eventually("some wait", || seen(&place) == 2);
+        drop(first);
+        eventually("it is gone", || device.state() == State::Disconnected);
+        std::fs::remove_file(place.socket()).unwrap();
+        // What is made available meanwhile is served, too.
+        queues[0]
+            .submit(NodeId::ROOT, access, Payload::None)
+            .unwrap();
+        let _second = Process::start(&place, false);
+        for _ in 0..5 {
+            queues[0].wait().unwrap().reply().unwrap();
+        }
+        for _ in 0..3 {
+            queues[1].wait().unwrap().reply().unwrap();
+        }
+        eventually("it is active", || device.state() == State::Active);
+        assert_eq!(guest.machine.resets_needed(), 0);
+        assert_eq!(guest.connection.request_queues()[0].in_flight(), 0);
+    }
+}

@@ -1,0 +1,170 @@
+//! A daemon that serves nothing, says what it is told to say, and at some message something else.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+
+/// What a daemon does instead of what it should.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Says nothing any more.
+    Silence,
+    /// Closes the connection.
+    HangUp,
+    /// Answers, a byte at a time and ever so slowly.
+    Trickle,
+    /// Answers what is no message.
+    Junk,
+    /// Answers half, and closes the connection.
+    Half,
+    /// Answers something else.
+    OtherRequest,
+    /// Says that its answer is longer than it can be.
+    Endless,
+    /// Answers with an empty body.
+    Empty,
+    /// Answers with a longer body.
+    Longer,
+    /// Answers all ones.
+    Ones,
+    /// Sends a descriptor that nobody asked for.
+    Descriptor,
+    /// Says the same twice.
+    Twice,
+}
+
+pub(crate) const FAULTS: [Fault; 12] = [
+    Fault::Silence,
+    Fault::HangUp,
+    Fault::Trickle,
+    Fault::Junk,
+    Fault::Half,
+    Fault::OtherRequest,
+    Fault::Endless,
+    Fault::Empty,
+    Fault::Longer,
+    Fault::Ones,
+    Fault::Descriptor,
+    Fault::Twice,
+];
+
+const NEED_REPLY: u32 = 1 << 3;
+
+/// Serves `stream`, with `fault` at message `at`, counted from 0, and returns how many came.
+pub(crate) fn serve(mut stream: UnixStream, fault: Fault, at: usize) -> usize {
+    for count in 0.. {
+        let Some((request, flags, body)) = receive(&mut stream) else {
+            return count;
+        };
+        let answer = answer(request, flags, &body);
+        if count == at {
+            misbehave(&mut stream, fault, request, answer.unwrap_or_default());
+            return count;
+        }
+        let Some(body) = answer else { continue };
+        let file = (request == 31).then(|| tempfile::tempfile().unwrap());
+        send(&stream, &message(request, &body), file.as_ref());
+    }
+    unreachable!()
+}
+
+fn receive(stream: &mut UnixStream) -> Option<(u32, u32, Vec<u8>)> {
+    let mut header = [0; 12];
+    stream.read_exact(&mut header).ok()?;
+    let field = |at: usize| u32::from_ne_bytes(header[at..at + 4].try_into().unwrap());
+    let mut body = vec![0; field(8) as usize];
+    stream.read_exact(&mut body).ok()?;
+    Some((field(0), field(4), body))
+}
+
+/// What a daemon should answer, if anything.
+fn answer(request: u32, flags: u32, body: &[u8]) -> Option<Vec<u8>> {
+    let number = |value: u64| Some(value.to_ne_bytes().to_vec());
+    match request {
+        // GET_FEATURES: all that there are.
+        1 => number(1 << 32 | 1 << 30 | 1 << 29 | 1 << 28 | 1 << 26),
+        // GET_PROTOCOL_FEATURES, but not to give descriptors back.
+        15 => number(1 << 0 | 1 << 1 | 1 << 3 | 1 << 9 | 1 << 12 | 1 << 13 | 1 << 15 | 1 << 19),
+        17 => number(64),
+        36 => number(32),
+        // GET_CONFIG
+        24 => {
+            let mut config = body.to_vec();
+            config[12..16].copy_from_slice(b"fake");
+            config[48] = 1;
+            Some(config)
+        }
+        // GET_VRING_BASE, SET_LOG_BASE, GET_INFLIGHT_FD
+        11 | 6 => Some(body.to_vec()),
+        31 => {
+            let mut record = body.to_vec();
+            record[1] = 16;
+            Some(record)
+        }
+        // SET_DEVICE_STATE_FD: its own end is closed when it is received.
+        42 => number(1 << 8),
+        43 => number(0),
+        _ if flags & NEED_REPLY != 0 => number(0),
+        _ => None,
+    }
+}
+
+fn misbehave(stream: &mut UnixStream, fault: Fault, request: u32, body: Vec<u8>) {
+    let right = message(request, &body);
+    let file = tempfile::tempfile().unwrap();
+    let bytes = match fault {
+        Fault::Silence => Vec::new(),
+        Fault::HangUp => return,
+        Fault::Trickle => {
+            for byte in right.iter().cycle() {
+                if stream.write_all(&[*byte]).is_err() {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            return;
+        }
+        Fault::Junk => vec![0xa5; 300],
+        Fault::Half => {
+            send(stream, &right[..right.len() / 2], None);
+            return;
+        }
+        Fault::OtherRequest => message(request + 1, &body),
+        Fault::Endless => {
+            let mut message = right;
+            message[8..12].copy_from_slice(&u32::MAX.to_ne_bytes());
+            message
+        }
+        Fault::Empty => message(request, &[]),
+        Fault::Longer => message(request, &[&body[..], &[0; 8]].concat()),
+        Fault::Ones => message(request, &vec![0xff; body.len()]),
+        Fault::Descriptor => right,
+        Fault::Twice => right.repeat(2),
+    };
+    let file = (fault == Fault::Descriptor).then_some(&file);
+    send(stream, &bytes, file);
+    // Until it is given up.
+    while receive(stream).is_some() {}
+}
+
+fn message(request: u32, body: &[u8]) -> Vec<u8> {
+    let header = [request, 1 | 1 << 2, body.len() as u32];
+    let header = header.iter().flat_map(|field| field.to_ne_bytes());
+    header.chain(body.iter().copied()).collect()
+}
+
+fn send(stream: &UnixStream, bytes: &[u8], file: Option<&File>) {
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let files: Vec<_> = file.iter().map(|file| file.as_fd()).collect();
+    if !files.is_empty() {
+        assert!(control.push(SendAncillaryMessage::ScmRights(&files)));
+    }
+    let bytes = [std::io::IoSlice::new(bytes)];
+    // It may have been given up already.
+    let _ = rustix::net::sendmsg(stream, &bytes, &mut control, SendFlags::NOSIGNAL);
+}
