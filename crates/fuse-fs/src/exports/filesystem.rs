@@ -19,7 +19,7 @@ use super::root::{DOTS, DT_DIR};
 use super::{Exports, ROOT, agree, or_nothing, statx, unless_missing};
 use crate::{
     Attributes, Context, Entry, Error, FileSystem, Negotiation, Opened, PayloadSink, PayloadSource,
-    Result, StatxAttributes,
+    Result, State, StatxAttributes,
 };
 
 /// What a file is ready for where nobody knows better (`DEFAULT_POLLMASK`): POLLIN, POLLOUT,
@@ -390,6 +390,11 @@ impl FileSystem for Exports {
         for member in &self.members {
             member.cancel_waits();
         }
+    }
+
+    fn state(&self) -> Option<&dyn State> {
+        let all = self.members.iter().all(|member| member.state().is_some());
+        all.then_some(self)
     }
 }
 

@@ -57,6 +57,30 @@ impl Handles {
         self.write().open.remove(&handle)
     }
 
+    /// The handle that was given out last.
+    pub(super) fn last(&self) -> u64 {
+        self.read().last
+    }
+
+    /// All that is open, in no order.
+    pub(super) fn all(&self) -> impl Iterator<Item = (Handle, Open)> {
+        let handles: Vec<Handle> = self.read().open.keys().copied().collect();
+        let open = |handle| self.get(handle).map(|open| (handle, open));
+        handles.into_iter().filter_map(open)
+    }
+
+    /// Gives out handles after `last`.
+    pub(super) fn begin_after(&self, last: u64) {
+        self.write().last = last;
+    }
+
+    /// Has `handle` mean what it meant to the guest, unless it has a meaning already, or there are
+    /// too many.
+    pub(super) fn put(&self, handle: Handle, open: Open) -> bool {
+        let mut table = self.write();
+        table.open.len() < self.limit && table.open.insert(handle, open).is_none()
+    }
+
     /// Undoes [`remove`](Self::remove).
     pub(super) fn put_back(&self, handle: Handle, open: Open) {
         self.write().open.insert(handle, open);

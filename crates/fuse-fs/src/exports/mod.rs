@@ -5,6 +5,7 @@ mod filesystem;
 mod handles;
 mod nodes;
 mod root;
+mod saved;
 mod statx;
 
 use std::ffi::CString;

@@ -31,11 +31,11 @@ struct Table {
     next: u64,
 }
 
-#[derive(Debug)]
-struct Held {
-    inner: Inner,
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Held {
+    pub(super) inner: Inner,
     /// Lookups that the guest has not given back; at least 1.
-    count: u64,
+    pub(super) count: u64,
 }
 
 /// There are as many node ids as there may be.
@@ -100,6 +100,38 @@ impl Nodes {
             table.ids.remove(&inner);
         }
         Some((inner, taken))
+    }
+
+    /// The id that is given out next.
+    pub(super) fn next(&self) -> u64 {
+        self.read().next
+    }
+
+    /// All ids and what they mean, in no order.
+    pub(super) fn all(&self) -> impl Iterator<Item = (NodeId, Held)> {
+        let ids: Vec<NodeId> = self.read().by_id.keys().copied().collect();
+        let held = |id| self.read().by_id.get(&id).map(|&held| (id, held));
+        ids.into_iter().filter_map(held)
+    }
+
+    /// Gives out ids from `next` on.
+    pub(super) fn begin_at(&self, next: u64) {
+        self.write().next = next;
+    }
+
+    /// Has `id` mean what it meant to the guest, unless it has a meaning already, or the inode
+    /// another id, or there are too many.
+    pub(super) fn put(&self, id: NodeId, held: Held) -> bool {
+        let mut table = self.write();
+        if table.by_id.len() >= self.limit
+            || table.by_id.contains_key(&id)
+            || table.ids.contains_key(&held.inner)
+        {
+            return false;
+        }
+        table.ids.insert(held.inner, id);
+        table.by_id.insert(id, held);
+        true
     }
 
     /// Forgets all.

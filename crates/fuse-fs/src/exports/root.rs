@@ -35,10 +35,14 @@ impl Root {
         self.names.iter().position(|known| **known == *name)
     }
 
+    /// All names, in order.
+    pub(super) fn names(&self) -> impl Iterator<Item = &[u8]> {
+        self.names.iter().map(|name| &**name)
+    }
+
     /// Cookies and names, from the cookie `start` on.
     pub(super) fn listing(&self, start: u64) -> impl Iterator<Item = (u64, &[u8])> {
-        let names = self.names.iter().map(|name| &**name);
-        let all = DOTS.into_iter().chain(names);
+        let all = DOTS.into_iter().chain(self.names());
         let start = usize::try_from(start).unwrap_or(usize::MAX);
         (1..).zip(all).skip(start)
     }
