@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use fuse_fs::{Access, Exports, ReadOnly, Serve, Session, SessionConfig};
-use passthrough_fs::{CachePolicy, Config, PassthroughFs};
+use passthrough_fs::{CachePolicy, Config, Migration, PassthroughFs};
 use rustix::process::{Resource, getrlimit};
 
 use super::exports::Export;
@@ -69,14 +69,18 @@ impl FilesystemOptions {
         self.readonly
     }
 
-    /// Serves the directory `root`.
-    pub(crate) fn serve(&self, root: &Path) -> Result<Arc<dyn Serve>, Error> {
-        let filesystem = PassthroughFs::new(self.passthrough(root))?;
+    /// Serves the directory `root`, which a guest can be moved away from, or to, as `migration` says.
+    pub(crate) fn serve(&self, root: &Path, migration: Migration) -> Result<Arc<dyn Serve>, Error> {
+        let filesystem = PassthroughFs::new(self.passthrough(root).migration(migration))?;
         Ok(Arc::new(Session::with_config(filesystem, self.session())))
     }
 
     /// Serves several directories as one.
-    pub(crate) fn serve_exports(&self, exports: &[Export]) -> Result<Arc<dyn Serve>, Error> {
+    pub(crate) fn serve_exports(
+        &self,
+        exports: &[Export],
+        migration: Migration,
+    ) -> Result<Arc<dyn Serve>, Error> {
         // They share what this process may have open.
         let share = |all: usize| all.checked_div(exports.len()).unwrap_or(all);
         let descriptors = share(usable_descriptors());
@@ -84,6 +88,7 @@ impl FilesystemOptions {
         for export in exports {
             let mut config = self
                 .passthrough(&export.directory)
+                .migration(migration)
                 .max_descriptors(descriptors);
             config.max_open_inodes = config.max_open_inodes.map(share);
             let filesystem = PassthroughFs::new(config)?;

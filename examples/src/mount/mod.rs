@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use fuse_fs::{MemFs, Serve, Session};
+use passthrough_fs::Migration;
 use rustix::fs::Mode;
 use rustix::process::umask;
 
@@ -106,7 +107,7 @@ fn filesystem(options: &Options) -> Result<Arc<dyn Serve>, Error> {
         check_not_inside(directory, &options.mountpoint)?;
     }
     match options.sources.as_slice() {
-        [Source::Directory(path)] => Ok(options.filesystem.serve(path)?),
+        [Source::Directory(path)] => Ok(options.filesystem.serve(path, Migration::default())?),
         [Source::Memory { limit }] => {
             let session = options.filesystem.session();
             let filesystem = MemFs::with_limit(*limit);
@@ -118,7 +119,9 @@ fn filesystem(options: &Options) -> Result<Arc<dyn Serve>, Error> {
                 Source::Directory(_) | Source::Memory { .. } => Err(Error::Unnamed),
             });
             let exports = exports.collect::<Result<Vec<_>, _>>()?;
-            Ok(options.filesystem.serve_exports(&exports)?)
+            Ok(options
+                .filesystem
+                .serve_exports(&exports, Migration::default())?)
         }
     }
 }

@@ -94,9 +94,10 @@ fn serve(options: &Options) -> Result<(), Error> {
 }
 
 fn filesystem(options: &Options) -> Result<Arc<dyn Serve>, filesystem::Error> {
+    let migration = options.migration.chosen();
     match options.exports.as_slice() {
-        [] => options.filesystem.serve(options.shared_dir()),
-        exports => options.filesystem.serve_exports(exports),
+        [] => options.filesystem.serve(options.shared_dir(), migration),
+        exports => options.filesystem.serve_exports(exports, migration),
     }
 }
 

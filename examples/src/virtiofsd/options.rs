@@ -6,7 +6,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use vhost_user_fs::{MAX_REQUEST_QUEUES, QueueAffinity, Tag};
 use virtio_fs_queue::PollLimit;
 
-use crate::filesystem::{Export, FilesystemOptions};
+use crate::filesystem::{Export, FilesystemOptions, MigrationOptions};
 use crate::limits::LimitOptions;
 use crate::log::LogOptions;
 
@@ -118,6 +118,12 @@ pub(super) struct Options {
 
     #[command(flatten, next_help_heading = "What is shared, and how")]
     pub(super) filesystem: FilesystemOptions,
+
+    #[command(
+        flatten,
+        next_help_heading = "When the machine is moved, or taken from a snapshot"
+    )]
+    pub(super) migration: MigrationOptions,
 }
 
 impl Options {
