@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::ffi::CStr;
 use std::io;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -11,8 +12,9 @@ use fuse_fs::abi::*;
 use fuse_fs::flags::*;
 use fuse_fs::*;
 use passthrough_fs::{
-    Config, InodeFileHandles, Migration, MigrationErrors, MigrationMode, PassthroughFs,
+    Config, Extras, InodeFileHandles, Migration, MigrationErrors, MigrationMode, PassthroughFs,
 };
+use proptest::prelude::{Just, ProptestConfig, any, prop_assert, prop_oneof};
 use tempfile::TempDir;
 
 fn save(fs: &PassthroughFs) -> Vec<u8> {
@@ -295,4 +297,298 @@ fn a_file_is_found_by_another_of_its_names() {
             there.attr(node);
         }
     }
+}
+
+fn lock(
+    fs: &PassthroughFs,
+    file: (NodeId, Handle),
+    owner: u64,
+    kind: u32,
+    flock: bool,
+) -> Result<()> {
+    let args = LkIn {
+        fh: file.1,
+        owner,
+        lk: FileLock {
+            start: 0,
+            end: if flock { u64::MAX >> 1 } else { 9 },
+            lock_type: kind,
+            pid: 7,
+        },
+        lk_flags: match flock {
+            true => LkFlags::FLOCK,
+            false => LkFlags::empty(),
+        },
+        ..Default::default()
+    };
+    fs.setlk(&me(), file.0, &args, false)
+}
+
+#[test]
+fn locks_are_taken_again() {
+    const READ: u32 = 0;
+    const WRITE: u32 = 1;
+    let locking = |config: Config| config.extras(Extras::POSIX_LOCK | Extras::FLOCK);
+    for flock in [false, true] {
+        let here = Share::with(locking);
+        here.init(InitFlags::all());
+        let file = here.file("file", b"content", RDWR);
+        let other = (file.0, here.open_node(file.0, RDWR).unwrap());
+        lock(&here.fs, file, 1, WRITE, flock).unwrap();
+        let bytes = save(&here.fs);
+
+        let there = here.again(locking);
+        there.init(InitFlags::all());
+        let error = load(&there.fs, &bytes).unwrap_err();
+        assert_eq!(
+            error.kind(),
+            io::ErrorKind::InvalidData,
+            "it is locked here"
+        );
+        // As when the other process ended.
+        here.fs.destroy();
+        load(&there.fs, &bytes).unwrap();
+        assert_eq!(save(&there.fs), bytes);
+        assert_eq!(errno(lock(&there.fs, other, 2, READ, flock)), Errno::EAGAIN);
+        lock(&there.fs, file, 1, READ, flock).unwrap();
+        lock(&there.fs, other, 2, READ, flock).unwrap();
+        // Whoever does not lock on the host has not agreed to.
+        let there = here.again(|config| config);
+        there.init(InitFlags::all());
+        assert!(load(&there.fs, &bytes).is_err());
+    }
+}
+
+/// Two directories as one.
+fn exports(names: [&CStr; 2], shares: [&Share; 2]) -> Session<Exports> {
+    let share = |share: &Share| share.again(|config| config).fs;
+    let exports = Exports::new().add(names[0], share(shares[0])).unwrap();
+    Session::new(exports.add(names[1], share(shares[1])).unwrap())
+}
+
+#[test]
+fn several_directories_go_on_as_one() {
+    let shares = [Share::new(), Share::in_memory()];
+    for (share, content) in shares.iter().zip(["first", "second"]) {
+        std::fs::write(share.host("file"), content).unwrap();
+    }
+    let both = [&shares[0], &shares[1]];
+    let here = exports([c"a", c"b"], both);
+    let (flags, flags2) = InitFlags::all().halves();
+    let mut negotiation = Negotiation::new(
+        &InitIn {
+            flags,
+            flags2,
+            ..InitIn::default()
+        },
+        InitFlags::empty(),
+    );
+    here.filesystem().init(&mut negotiation).unwrap();
+    let open = |name: &CStr| {
+        let fs = here.filesystem();
+        let top = fs.lookup(&me(), NodeId::ROOT, Name::new(name).unwrap());
+        let file = fs.lookup(&me(), top.unwrap().node, Name::new(c"file").unwrap());
+        let file = file.unwrap().node;
+        (
+            file,
+            fs.open(&me(), file, &OpenIn::default()).unwrap().handle,
+        )
+    };
+    let files = [open(c"a"), open(c"b")];
+    let mut bytes = Vec::new();
+    here.filesystem().state().unwrap().save(&mut bytes).unwrap();
+
+    let there = exports([c"a", c"b"], both);
+    there.filesystem().init(&mut negotiation).unwrap();
+    let state = there.filesystem().state().unwrap();
+    state.load(&mut &*bytes).unwrap();
+    for ((node, fh), content) in files.into_iter().zip(["first", "second"]) {
+        let mut buffer = [0; 9];
+        let args = ReadIn {
+            fh,
+            size: 9,
+            ..Default::default()
+        };
+        let fs = there.filesystem();
+        let read = fs.read(&me(), node, &args, &mut BufferSink::new(&mut buffer));
+        assert_eq!(&buffer[..read.unwrap()], content.as_bytes());
+        fs.forget(node, 1);
+        assert_eq!(errno(fs.getattr(&me(), node, None)), Errno::ESTALE);
+    }
+    for len in 0..bytes.len() {
+        assert!(state.load(&mut &bytes[..len]).is_err(), "{len}");
+    }
+    let other = exports([c"a", c"other"], both);
+    other.filesystem().init(&mut negotiation).unwrap();
+    let error = other.filesystem().state().unwrap().load(&mut &*bytes);
+    assert!(error.unwrap_err().to_string().contains("\"other\""));
+}
+
+/// Replaces each `from` by `to`, which is as long.
+fn forge(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
+    assert_eq!(from.len(), to.len());
+    let mut forged = bytes.to_vec();
+    let places: Vec<usize> = (0..bytes.len())
+        .filter(|&at| bytes[at..].starts_with(from))
+        .collect();
+    assert!(!places.is_empty());
+    for at in places {
+        forged[at..at + to.len()].copy_from_slice(to);
+    }
+    forged
+}
+
+#[test]
+fn no_path_leads_out() {
+    for configure in [losing, |config| losing(by_name(config))] {
+        let here = Share::with(configure);
+        here.mkdir(&me(), "aa", 0o755).unwrap();
+        std::fs::write(here.host("aa/secret"), "harmless").unwrap();
+        let file = here.lookup_in(here.node("aa"), "secret").unwrap().node;
+        here.fs.forget(here.node("aa"), 3);
+        let file = (file, here.open_node(file, RDONLY).unwrap());
+        let bytes = save(&here.fs);
+        // Another directory, so that nothing but the path tells.
+        let copy = TempDir::new().unwrap();
+        std::fs::write(copy.path().join("secret"), "secret").unwrap();
+        std::fs::create_dir_all(copy.path().join("share")).unwrap();
+        symlink("..", copy.path().join("share/bb")).unwrap();
+        symlink("../secret", copy.path().join("share/direct.lk")).unwrap();
+        let path = copy.path().join("share");
+        for forged in [
+            &b"../secret"[..],
+            b"/../ecret",
+            b"aa//ecret",
+            b"./secret.",
+            b"secret/..",
+            b"aa/\0ecret",
+            b"aa/secre/",
+        ] {
+            let there = here.at(&path, configure);
+            let error = load(&there.fs, &forge(&bytes, b"aa/secret", forged)).unwrap_err();
+            assert!(error.to_string().contains("no path"), "{error}");
+        }
+        for forged in [&b"bb/secret"[..], b"direct.lk"] {
+            let there = here.at(&path, configure);
+            load(&there.fs, &forge(&bytes, b"aa/secret", forged)).unwrap();
+            assert_eq!(errno(there.read(file, 0, 9)), Errno::ESTALE);
+            assert_eq!(errno(there.fs.getattr(&me(), file.0, None)), Errno::ESTALE);
+        }
+    }
+}
+
+/// A share in which a guest holds something of every kind.
+fn busy(configure: fn(Config) -> Config) -> Share {
+    let here = Share::with(configure);
+    here.init(InitFlags::all());
+    let dir = here.mkdir(&me(), "dir", 0o755).unwrap().node;
+    std::fs::write(here.host("dir/inner"), "").unwrap();
+    here.lookup_in(dir, "inner").unwrap();
+    symlink("dir", here.host("link")).unwrap();
+    here.node("link");
+    let gone = here.file("gone", b"", RDONLY);
+    let file = here.file("file", b"content", RDWR);
+    here.release(gone).unwrap();
+    here.fs.forget(gone.0, 1);
+    lock(&here.fs, file, 1, 0, false).unwrap();
+    lock(&here.fs, file, 1, 0, true).unwrap();
+    here.opendir(dir);
+    here
+}
+
+#[test]
+fn any_bytes_lead_to_nothing_but_what_is_in_the_share() {
+    use std::os::unix::fs::MetadataExt;
+
+    for configure in [
+        |config: Config| losing(config).extras(Extras::POSIX_LOCK | Extras::FLOCK),
+        |config: Config| losing(by_name(config)).extras(Extras::POSIX_LOCK | Extras::FLOCK),
+    ] {
+        let here = busy(configure);
+        let bytes = save(&here.fs);
+        let there = here.again(configure);
+        there.init(InitFlags::all());
+        let ino = |name: &str| std::fs::symlink_metadata(here.host(name)).unwrap().ino();
+        let inside = ["", "dir", "dir/inner", "link", "gone", "file"].map(ino);
+        let mutation = (0..bytes.len(), any::<u8>());
+        let changes = proptest::collection::vec(mutation, 0..4);
+        let cut = prop_oneof![4 => Just(usize::MAX), 1 => 0..bytes.len()];
+        let config = ProptestConfig {
+            failure_persistence: None,
+            cases: 400,
+            ..ProptestConfig::default()
+        };
+        let mut runner = proptest::test_runner::TestRunner::new(config);
+        let checked = runner.run(&(changes, cut), |(changes, cut)| {
+            let mut bytes = bytes.clone();
+            for (at, value) in changes {
+                bytes[at] = value;
+            }
+            bytes.truncate(cut);
+            let _ = load(&there.fs, &bytes);
+            for node in (1..20).map(NodeId) {
+                if let Ok(attributes) = there.fs.getattr(&me(), node, None) {
+                    prop_assert!(inside.contains(&attributes.attr.ino));
+                }
+            }
+            // It serves, whatever it was given.
+            let (node, fh) = there.file("gone", b"", RDONLY);
+            there.release((node, fh)).unwrap();
+            there.fs.forget(node, 1);
+            Ok(())
+        });
+        checked.unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
+/// Counts what is written, and how much at once.
+#[derive(Default)]
+struct Counted {
+    bytes: Vec<u8>,
+    largest: usize,
+}
+
+impl io::Write for Counted {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.bytes.extend_from_slice(bytes);
+        self.largest = self.largest.max(bytes.len());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_hundred_thousand_inodes_take_few_bytes_and_few_descriptors() {
+    const DIRS: usize = 100;
+    const FILES: usize = 1000;
+    let few = |config: Config| config.max_open_inodes(100).max_descriptors(300);
+    let here = Share::in_dir(TempDir::new_in("/dev/shm").unwrap(), few);
+    for dir in 0..DIRS {
+        let name = format!("directory {dir}");
+        std::fs::create_dir(here.host(&name)).unwrap();
+        let node = here.node(&name);
+        for file in 0..FILES {
+            let file = format!("file {file}");
+            std::fs::File::create(here.host(&name).join(&file)).unwrap();
+            here.lookup_in(node, &file).unwrap();
+        }
+    }
+    let mut saved = Counted::default();
+    here.fs.state().unwrap().save(&mut saved).unwrap();
+    assert!(saved.largest <= 4096, "{}", saved.largest);
+    assert!(
+        saved.bytes.len() < DIRS * FILES * 60,
+        "{}",
+        saved.bytes.len()
+    );
+    let there = here.again(few);
+    load(&there.fs, &saved.bytes).unwrap();
+    for node in (2..DIRS * FILES).step_by(997) {
+        let node = NodeId(node as u64);
+        assert_eq!(there.attr(node), here.attr(node));
+    }
+    assert_eq!(save(&there.fs), saved.bytes);
 }

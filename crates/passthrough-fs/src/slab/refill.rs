@@ -1,5 +1,6 @@
 //! The slots of a slab, as they were in another process.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use super::{Slab, join, place, split, write};
@@ -28,6 +29,8 @@ pub(crate) struct Refill<'s, T> {
     slab: &'s Slab<T>,
     /// The highest index that there may be.
     limit: u32,
+    /// The last index that was said to have no value.
+    worn: Cell<u32>,
 }
 
 /// Why an id is not taken.
@@ -69,7 +72,11 @@ impl<T> Slab<T> {
                 slot.generation = 0;
             }
         }
-        Refill { slab: self, limit }
+        Refill {
+            slab: self,
+            limit,
+            worn: Cell::new(0),
+        }
     }
 }
 
@@ -91,15 +98,24 @@ impl<T> Refill<'_, T> {
     /// What `id` stood for is no more.
     pub(crate) fn lose(&self, id: u64) -> Result<(), Refused> {
         let (generation, index) = split(id);
-        self.wear(index, 1, generation.saturating_add(1))
+        self.vacate(index, index, generation.saturating_add(1))
     }
 
-    /// `count` slots from `first` on had no value, and were used `generation` times.
+    /// `count` slots from `first` on had no value, and were used `generation` times. This is said in
+    /// the order of the slots.
     pub(crate) fn wear(&self, first: u32, count: u32, generation: u32) -> Result<(), Refused> {
         let last = count
             .checked_sub(1)
             .and_then(|more| first.checked_add(more))
             .ok_or(Refused::Beyond)?;
+        // So that what takes few bytes to say is not done again and again.
+        if first <= self.worn.replace(last) {
+            return Err(Refused::Twice);
+        }
+        self.vacate(first, last, generation)
+    }
+
+    fn vacate(&self, first: u32, last: u32, generation: u32) -> Result<(), Refused> {
         self.check(first, last)?;
         for index in first..=last {
             let mut slot = write(self.slab.slot_or_new(index).ok_or(Refused::Beyond)?);
@@ -223,11 +239,14 @@ mod tests {
         for id in [0, 101, u64::MAX, join(5, 0)] {
             assert_eq!(refill.put(id, Arc::new(1)), Err(Refused::Beyond));
         }
-        for (first, count) in [(0, 1), (1, 0), (100, 2), (1, u32::MAX), (u32::MAX, 1)] {
+        for (first, count) in [(1, 0), (100, 2), (1, u32::MAX), (u32::MAX, 1)] {
+            let refill = slab.refill(100);
             assert_eq!(refill.wear(first, count, 1), Err(Refused::Beyond));
         }
+        assert_eq!(refill.wear(0, 1, 1), Err(Refused::Twice));
         assert_eq!(refill.put(join(1, 1), Arc::new(1)), Err(Refused::Twice));
         refill.wear(1, 100, u32::MAX).unwrap();
+        assert_eq!(refill.wear(100, 1, 1), Err(Refused::Twice));
         drop(refill);
         assert_eq!(slab.insert(Arc::new(1)).unwrap(), 101);
         assert_eq!(slab.get(1).as_deref(), Some(&0));

@@ -12,7 +12,7 @@ use rustix::fs::OFlags;
 
 use crate::answer::{Answer, Facts, Listed, Outcome};
 use crate::common;
-use crate::op::{self, DIRS, FILES, NAMES, NODES, Op, Place, TARGETS, When, XATTRS};
+use crate::op::{self, DIRS, FILES, NAMES, NODES, Op, Place, Slot, TARGETS, When, XATTRS};
 
 pub struct Guest {
     fs: PassthroughFs,
@@ -55,6 +55,26 @@ impl Guest {
             dirs: [None; DIRS],
             known: HashMap::new(),
         }
+    }
+
+    /// Goes on with another share.
+    pub fn move_to(&mut self, fs: PassthroughFs) {
+        let mut bytes = Vec::new();
+        self.fs.state().unwrap().save(&mut bytes).unwrap();
+        fs.state().unwrap().load(&mut &*bytes).unwrap();
+        self.fs = fs;
+    }
+
+    /// Empties a slot. What it held was lost when the guest was moved.
+    pub fn lose(&mut self, slot: Slot) {
+        let node = match slot {
+            Slot::Node(slot) => self.nodes[slot].take(),
+            Slot::File(slot) => self.files[slot].take().map(|file| file.node),
+            Slot::Dir(slot) => self.dirs[slot].take().map(|(node, _)| node),
+        };
+        let attributes = self.fs.getattr(&common::me(), node.unwrap(), None);
+        assert_eq!(common::errno(attributes), Errno::ESTALE);
+        self.exchange(node, None);
     }
 
     pub fn apply(&mut self, op: &Op) -> Answer {

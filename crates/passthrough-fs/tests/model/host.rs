@@ -12,7 +12,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::answer::{Answer, Facts, Listed, Outcome};
-use crate::op::{self, DIRS, FILES, NAMES, NODES, Op, Place, TARGETS, When, XATTRS};
+use crate::op::{self, DIRS, FILES, NAMES, NODES, Op, Place, Slot, TARGETS, When, XATTRS};
 
 type Result<T> = rustix::io::Result<T>;
 
@@ -66,6 +66,31 @@ impl Host {
         let is_open = files.chain(dirs).any(|open| id(open) == id(node));
         let is_directory = format(node) == FileType::Directory;
         rustix::fs::fstat(node).unwrap().st_nlink == 0 && !is_open && !is_directory
+    }
+
+    /// What is held and has no name any more.
+    pub fn removed(&self) -> Vec<Slot> {
+        let nodes = self.nodes.iter().map(|node| node.as_ref().map(AsFd::as_fd));
+        let files = self.files.iter();
+        let files = files.map(|file| file.as_ref().map(|file| file.fd.as_fd()));
+        let dirs = self.dirs.iter().map(|dir| dir.as_ref().map(AsFd::as_fd));
+        let slots = (0..NODES).map(Slot::Node).zip(nodes);
+        let slots = slots.chain((0..FILES).map(Slot::File).zip(files));
+        let slots = slots.chain((0..DIRS).map(Slot::Dir).zip(dirs));
+        let is_removed = |fd| rustix::fs::fstat(fd).unwrap().st_nlink == 0;
+        slots
+            .filter(|(_, fd)| fd.is_some_and(is_removed))
+            .map(|(slot, _)| slot)
+            .collect()
+    }
+
+    /// Empties a slot.
+    pub fn lose(&mut self, slot: Slot) {
+        match slot {
+            Slot::Node(slot) => self.nodes[slot] = None,
+            Slot::File(slot) => self.files[slot] = None,
+            Slot::Dir(slot) => self.dirs[slot] = None,
+        }
     }
 
     fn run(&mut self, asked: &Op) -> std::result::Result<Result<Outcome>, Empty> {

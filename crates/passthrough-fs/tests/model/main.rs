@@ -17,7 +17,9 @@ use std::path::Path;
 
 use fuse_fs::Errno;
 use fuse_fs::flags::InitFlags;
-use passthrough_fs::{Config, Feature, InodeFileHandles, PassthroughFs, Xattr};
+use passthrough_fs::{
+    Config, Feature, InodeFileHandles, Migration, MigrationErrors, PassthroughFs, Xattr,
+};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use rustix::fs::Mode;
@@ -68,7 +70,47 @@ fn a_share_behaves_as_the_host_for_an_ordinary_user() {
     }
 }
 
+/// Whether the guest goes on with another share of the same directory now and then.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Moves {
+    Never,
+    /// Each time that so many operations were done.
+    Every(usize),
+}
+
+#[test]
+fn a_guest_that_is_moved_notices_nothing() {
+    check_moved(
+        "a_guest_that_is_moved_notices_nothing",
+        &std::env::temp_dir(),
+        |config| config,
+    );
+}
+
+#[test]
+fn a_guest_in_memory_that_is_moved_notices_nothing() {
+    let name = "a_guest_in_memory_that_is_moved_notices_nothing";
+    check_moved(name, Path::new("/dev/shm"), |config| config);
+}
+
+#[test]
+fn a_guest_whose_inodes_are_opened_by_name_again_is_moved() {
+    let name = "a_guest_whose_inodes_are_opened_by_name_again_is_moved";
+    check_moved(name, &std::env::temp_dir(), by_name);
+}
+
+/// An ordinary user could not open a file for writing again that may only be read by now.
+fn check_moved(name: &str, place: &Path, configure: fn(Config) -> Config) {
+    if common::is_root(name) {
+        check_with(place, User::Self_, configure, Moves::Every(7));
+    }
+}
+
 fn check(place: &Path, user: User, configure: fn(Config) -> Config) {
+    check_with(place, user, configure, Moves::Never);
+}
+
+fn check_with(place: &Path, user: User, configure: fn(Config) -> Config, moves: Moves) {
     // On the host, as in the share, modes are exact.
     rustix::process::umask(Mode::empty());
     let mut config = ProptestConfig {
@@ -91,7 +133,7 @@ fn check(place: &Path, user: User, configure: fn(Config) -> Config) {
         if searchable {
             ops.iter_mut().for_each(Op::keep_searchable);
         }
-        compare(place, user, configure, &ops)
+        compare(place, user, configure, moves, &ops)
     });
     if let Err(error) = checked {
         panic!("{error}");
@@ -133,6 +175,7 @@ fn compare(
     place: &Path,
     user: User,
     configure: fn(Config) -> Config,
+    moves: Moves,
     ops: &[Op],
 ) -> Result<(), TestCaseError> {
     let outer = TempDir::with_prefix_in("model-", place).unwrap();
@@ -151,7 +194,7 @@ fn compare(
                 if user == User::Nobody {
                     become_nobody();
                 }
-                compare_answers(configure(Config::new(&shared)), &bare, ops)
+                compare_answers(|| configure(Config::new(&shared)), moves, &bare, ops)
             })
             .join()
     });
@@ -163,13 +206,32 @@ fn compare(
     Ok(())
 }
 
-fn compare_answers(config: Config, bare: &Path, ops: &[Op]) -> Result<(), TestCaseError> {
-    let few = config.max_open_inodes.is_some();
-    let fs = PassthroughFs::new(config.xattr(Xattr::On)).unwrap();
-    common::begin(&fs, InitFlags::all()).unwrap();
-    let (mut guest, mut host) = (Guest::new(fs), Host::new(bare));
+fn compare_answers(
+    config: impl Fn() -> Config,
+    moves: Moves,
+    bare: &Path,
+    ops: &[Op],
+) -> Result<(), TestCaseError> {
+    let few = config().max_open_inodes.is_some();
+    let share = || {
+        let losing = Migration::new().on_error(MigrationErrors::GuestError);
+        let fs = PassthroughFs::new(config().xattr(Xattr::On).migration(losing)).unwrap();
+        common::begin(&fs, InitFlags::all()).unwrap();
+        fs
+    };
+    let (mut guest, mut host) = (Guest::new(share()), Host::new(bare));
     let (prelude, last_look) = (op::prelude(), last_look());
     for (number, op) in prelude.iter().chain(ops).chain(&last_look).enumerate() {
+        if let Moves::Every(count) = moves
+            && number % count == count - 1
+        {
+            guest.move_to(share());
+            // What has no name is where it was, and not where the guest is now.
+            host.removed().into_iter().for_each(|slot| {
+                guest.lose(slot);
+                host.lose(slot);
+            });
+        }
         let used = op.nodes().into_iter();
         let lost: Vec<usize> = used.filter(|&slot| host.is_lost(slot)).collect();
         let (ours, theirs) = (guest.apply(op), host.apply(op));

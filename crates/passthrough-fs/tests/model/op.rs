@@ -12,6 +12,14 @@ pub const FILES: usize = 4;
 /// Directories that a sequence has open at once.
 pub const DIRS: usize = 2;
 
+/// What a sequence holds something in.
+#[derive(Debug, Clone, Copy)]
+pub enum Slot {
+    Node(usize),
+    File(usize),
+    Dir(usize),
+}
+
 /// A name in a directory that is held: its slot, and an index of [`NAMES`].
 pub type Place = (usize, usize);
 
