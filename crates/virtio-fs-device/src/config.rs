@@ -9,8 +9,8 @@ pub const MAX_REQUEST_QUEUES: u16 = 255;
 /// What a device looks like to the guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceConfig {
-    /// What the guest mounts. `None` for what the daemon says (its `--tag`), where it offers the
-    /// configuration space. Default `None`.
+    /// What the guest mounts. `None` for what the daemon says (its `--tag`), where there is one and
+    /// it offers the configuration space. Default `None`.
     pub tag: Option<Tag>,
     /// Number of request queues, 1 to [`MAX_REQUEST_QUEUES`]. `None` for as many as the daemon names
     /// in its configuration space, or 1. Default `None`.

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use virtio_fs_config::{DEVICE_ID, VERSION_1};
 
 use crate::backend::Backend;
+#[cfg(feature = "in-process")]
+use crate::in_process::{InProcess, InProcessBackend};
 use crate::saved::{SavedState, VERSION};
 use crate::status::Health;
 use crate::vhost_user::{VhostUser, VhostUserBackend};
@@ -62,6 +64,26 @@ impl<M: GuestSpace> Device<M> {
         config.check()?;
         let health = Arc::new(Health::new());
         let backend = VhostUserBackend::connect(config, daemon, Arc::clone(&health))?;
+        Ok(Self {
+            backend: Box::new(backend),
+            health,
+            features: None,
+            written: AtomicBool::new(false),
+        })
+    }
+}
+
+#[cfg(feature = "in-process")]
+impl<M: GuestSpace> Device<M> {
+    /// A device that threads of this process serve: there is no daemon that has to be started, or
+    /// could die, and any memory will do for the guest.
+    ///
+    /// # Errors
+    /// Something is wrong with `config`, or it lacks a tag.
+    pub fn in_process(config: &DeviceConfig, options: InProcess) -> Result<Self, Error> {
+        config.check()?;
+        let health = Arc::new(Health::new());
+        let backend = InProcessBackend::new(config, options, Arc::clone(&health))?;
         Ok(Self {
             backend: Box::new(backend),
             health,

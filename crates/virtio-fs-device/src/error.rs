@@ -45,6 +45,18 @@ pub enum Error {
     /// The queue is none of the device's, or named twice.
     #[error("queue {0} is not there, or named twice")]
     Queue(u16),
+    /// The driver set a queue up as none can be.
+    #[error("queue {index} cannot be served: {why}")]
+    Ring {
+        /// Which one.
+        index: u16,
+        /// What is wrong with it.
+        why: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The driver broke a rule of a queue's ring, which is served no more. It is told that the device
+    /// needs a reset; the other queues go on until then.
+    #[error("the driver broke queue {0}, which is served no more until it resets the device")]
+    Broken(u16),
     /// A daemon cannot have the guest's memory, as a region of it is not a mapping of a file.
     #[error("the guest's memory at {0:#x} is not a mapping of a file: a daemon cannot share it")]
     NotShared(u64),
@@ -56,8 +68,8 @@ pub enum Error {
         /// As many as it takes.
         most: usize,
     },
-    /// The daemon does not offer what it takes.
-    #[error("the daemon does not offer {0}")]
+    /// The daemon, or the filesystem, does not offer what it takes.
+    #[error("what is behind the device does not offer {0}")]
     Unsupported(&'static str),
     /// The daemon is gone, or was given up. One that listens where it did is gone on with.
     #[error("cannot {doing}: the daemon is gone")]
@@ -101,8 +113,8 @@ pub enum Error {
     /// A saved state is not of this device, or damaged.
     #[error("the saved state does not fit the device: {0}")]
     State(&'static str),
-    /// The daemon's state is larger than it may be.
-    #[error("the daemon's state is larger than {0} bytes: raise the limit")]
+    /// The state of the daemon, or of the filesystem, is larger than it may be.
+    #[error("the state of what is behind the device is larger than {0} bytes: raise the limit")]
     StateSize(u64),
     /// The daemon that is there now is another one than the guest knows.
     #[error("the daemon that came back differs: {0}")]

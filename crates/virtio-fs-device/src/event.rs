@@ -56,6 +56,14 @@ impl Event {
     }
 }
 
+impl Event {
+    /// The descriptor, for a thread that waits for it.
+    #[cfg(feature = "in-process")]
+    pub(crate) fn descriptor(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.0)
+    }
+}
+
 impl AsFd for Event {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()

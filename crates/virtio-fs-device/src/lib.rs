@@ -2,7 +2,7 @@
 //!
 //! [`Device`] is a virtio-fs device (virtio 1.x, section 5.11) as a VMM's transport sees it: feature
 //! bits, configuration space, activation, reset, pause, migration. Behind it is a vhost-user daemon
-//! ([`VhostUser`]). It knows nothing of FUSE, nor of a VMM's bus, interrupt controller or event
+//! ([`VhostUser`]), or a filesystem of the same process. It knows nothing of FUSE, nor of a VMM's bus, interrupt controller or event
 //! loop.
 //!
 //! # How to embed it in a VMM
@@ -52,6 +52,41 @@
 //! device.activate(Activation { memory: memory(), queues, interrupt: Arc::new(Msi) })?;
 //! # Ok::<(), Error>(())
 //! ```
+//!
+//! # Without a daemon
+//! With the feature `in-process`, a device can be served by threads of the VMM itself:
+//! `Device::in_process` takes any [`fuse_fs::Serve`](https://docs.rs/fuse-fs), such as a session over a
+//! shared directory or over a filesystem in memory. There is no socket, no second process to start
+//! and to look after, and the guest's memory need not be shared: anonymous memory does. What the
+//! VMM calls is the same, and so is what it saves, but for the part that is the filesystem's.
+//!
+#![cfg_attr(feature = "in-process", doc = "```")]
+#![cfg_attr(not(feature = "in-process"), doc = "```ignore")]
+//! use std::sync::Arc;
+//! use fuse_fs::{MemFs, Session};
+//! use virtio_fs_device::{Device, DeviceConfig, InProcess};
+//! use vm_memory::{GuestAddress, GuestMemoryMmap};
+//!
+//! let filesystem = Arc::new(Session::new(MemFs::new()));
+//! let mut device = Device::<Arc<GuestMemoryMmap>>::in_process(
+//!     &DeviceConfig {
+//!         tag: Some("myfs".parse()?),
+//!         request_queues: Some(2),
+//!         ..DeviceConfig::default()
+//!     },
+//!     InProcess::new(filesystem),
+//! )?;
+//! assert_eq!(device.queue_max_sizes(), [1024, 1024, 1024]);
+//! device.ack_features(device.features())?;
+//! // From here on as above.
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Each queue that the driver uses has a thread, and a pool has more for requests that wait. A guest
+//! that attacks the device attacks the VMM then: a daemon can be confined to what it shares, a VMM
+//! cannot. A filesystem that waits for ever, as on a server that does not answer, makes
+//! [`pause`](Device::pause) and [`reset`](Device::reset) wait, too: there is nothing that could be
+//! given up.
 
 #![deny(unsafe_code)]
 #![cfg_attr(
@@ -71,6 +106,8 @@ mod config;
 mod device;
 mod error;
 mod event;
+#[cfg(feature = "in-process")]
+mod in_process;
 mod interrupt;
 mod saved;
 mod state;
@@ -84,6 +121,8 @@ pub use config::{DeviceConfig, MAX_QUEUE_SIZE, MAX_REQUEST_QUEUES};
 pub use device::{DIRTY_PAGE, Device};
 pub use error::Error;
 pub use event::Event;
+#[cfg(feature = "in-process")]
+pub use in_process::InProcess;
 pub use interrupt::Interrupt;
 pub use saved::SavedState;
 pub use state::{Call, State};
