@@ -1,0 +1,355 @@
+//! The device model of a VMM with daemons in processes of their own: ours, and the reference daemon,
+//! where `VIRTIOFSD_PEER` or the path of cargo's programs has it.
+
+#![forbid(unsafe_code)]
+
+#[path = "../../crates/virtio-fs-device/tests/support/machine.rs"]
+mod machine;
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+
+use fuse_wire::NodeId;
+use machine::*;
+use tempfile::TempDir;
+use virtio_fs_device::{DIRTY_PAGE, Device, DeviceConfig, State, VhostUser};
+use virtio_fs_guest::{MountOptions, Options};
+use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestRegionMmap};
+
+const O_RDWR: u32 = 2;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Program {
+    Ours,
+    Peer(PathBuf),
+}
+
+/// A daemon, killed when dropped.
+struct Daemon(Child);
+
+/// A directory, and where its daemon listens.
+struct Share {
+    program: Program,
+    folder: TempDir,
+}
+
+impl Program {
+    fn all() -> Vec<Self> {
+        let peer = env::var_os("VIRTIOFSD_PEER")
+            .map(PathBuf::from)
+            .or_else(|| {
+                let home = env::var_os("HOME")?;
+                let installed = Path::new(&home).join(".cargo/bin/virtiofsd");
+                installed.exists().then_some(installed)
+            });
+        if peer.is_none() {
+            println!("not tested with the reference daemon: VIRTIOFSD_PEER does not name it");
+        }
+        let peer = peer.map(Self::Peer);
+        [Self::Ours].into_iter().chain(peer).collect()
+    }
+
+    fn command(&self) -> Command {
+        match self {
+            Self::Ours => Command::new(env!("CARGO_BIN_EXE_virtiofsd")),
+            Self::Peer(path) => {
+                let mut command = Command::new(path);
+                command.args(["--sandbox=none", "--xattr"]);
+                command
+            }
+        }
+    }
+}
+
+impl Share {
+    fn new(program: Program) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("shared")).unwrap();
+        Self { program, folder }
+    }
+
+    fn shared(&self) -> PathBuf {
+        self.folder.path().join("shared")
+    }
+
+    fn socket(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn serve(&self, name: &str) -> Daemon {
+        let socket = self.socket(name);
+        if socket.exists() {
+            fs::remove_file(&socket).unwrap();
+        }
+        let mut command = self.program.command();
+        command
+            .arg("--shared-dir")
+            .arg(self.shared())
+            .arg("--socket-path")
+            .arg(&socket)
+            .args(["--tag", "share"])
+            .stdout(Stdio::null());
+        Daemon(command.spawn().unwrap())
+    }
+
+    fn device(&self, name: &str) -> Device<Memory> {
+        let config = DeviceConfig {
+            request_queues: Some(1),
+            ..DeviceConfig::default()
+        };
+        let mut daemon = VhostUser::new(self.socket(name));
+        daemon.timeouts.connect = LONG;
+        Device::vhost_user(&config, daemon).unwrap()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+/// Runs `test` with each daemon there is.
+fn with_each(test: impl Fn(Share)) {
+    for program in Program::all() {
+        println!("with {program:?}");
+        test(Share::new(program));
+    }
+}
+
+#[test]
+fn a_guest_works_and_begins_anew() {
+    with_each(|share| {
+        let _daemon = share.serve("a");
+        let mut device = share.device("a");
+        println!("{:?}", device.status().capabilities);
+        let mut tag = [0; 36];
+        device.read_config(0, &mut tag);
+        assert_eq!(&tag[..6], b"share\0");
+        let (mut mount, machine) = Guest::new(&device, Calls::Direct).start(&mut device);
+        for round in 0..3u8 {
+            let name = std::ffi::CString::new(format!("file{round}")).unwrap();
+            let (file, open) = mount.create(NodeId::ROOT, &name, O_RDWR, 0o644).unwrap();
+            mount
+                .write(file.nodeid, open.fh, 0, &[round; 70_000])
+                .unwrap();
+            let written = fs::read(share.shared().join(format!("file{round}"))).unwrap();
+            assert_eq!(written, [round; 70_000]);
+            device.reset().unwrap();
+            mount.connection().reset().unwrap();
+            machine.start(&mut device);
+            mount.remount(&MountOptions::default()).unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_pause_is_not_noticed() {
+    with_each(|share| {
+        let _daemon = share.serve("a");
+        let mut device = share.device("a");
+        let (mut mount, _machine) = Guest::new(&device, Calls::Relayed).start(&mut device);
+        let (file, open) = mount.create(NodeId::ROOT, c"file", O_RDWR, 0o644).unwrap();
+        let working = std::thread::spawn(move || {
+            for round in 0..200 {
+                mount
+                    .write(file.nodeid, open.fh, round * 1000, &[7; 1000])
+                    .unwrap();
+            }
+        });
+        while !working.is_finished() {
+            device.pause().unwrap();
+            assert_eq!(device.state(), State::Paused);
+            device.resume().unwrap();
+        }
+        working.join().unwrap();
+        let size = fs::metadata(share.shared().join("file")).unwrap().len();
+        assert_eq!(size, 200_000);
+    });
+}
+
+#[test]
+fn memory_comes_and_goes() {
+    with_each(|share| {
+        let _daemon = share.serve("a");
+        let mut device = share.device("a");
+        let guest = Guest::new(&device, Calls::Direct);
+        let memory = Arc::clone(&guest.machine.memory);
+        let (mut mount, _machine) = guest.start(&mut device);
+        for size in [1 << 20, 2 << 20] {
+            let file = tempfile::tempfile().unwrap();
+            file.set_len(size as u64).unwrap();
+            let file = Some(FileOffset::new(file, 0));
+            let region = GuestRegionMmap::from_range(GuestAddress(1 << 40), size, file).unwrap();
+            let more = memory.insert_region(Arc::new(region)).unwrap();
+            device.update_memory(Arc::new(more)).unwrap();
+            mount.getattr(NodeId::ROOT, None).unwrap();
+            device.update_memory(Arc::clone(&memory)).unwrap();
+            mount.getattr(NodeId::ROOT, None).unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_driver_whose_daemon_is_killed_is_told_to_reset() {
+    with_each(|share| {
+        let daemon = share.serve("a");
+        let mut device = share.device("a");
+        let (mut mount, machine) = Guest::new(&device, Calls::Direct).start(&mut device);
+        mount.getattr(NodeId::ROOT, None).unwrap();
+        drop(daemon);
+        eventually("it is told", || machine.resets_needed() == 1);
+        assert_eq!(device.state(), State::Failed);
+        let _next = share.serve("a");
+        eventually("it is back", || device.status().connected);
+        device.reset().unwrap();
+        mount.connection().reset().unwrap();
+        machine.start(&mut device);
+        mount.remount(&MountOptions::default()).unwrap();
+        mount.getattr(NodeId::ROOT, None).unwrap();
+    });
+}
+
+/// Every page of the guest's memory that is not what it was before is noted.
+#[test]
+fn pages_that_the_daemon_writes_are_noted() {
+    with_each(|share| {
+        let content: Vec<u8> = (0..300_000u32).map(|i| (i / 7 * 13) as u8).collect();
+        fs::write(share.shared().join("file"), &content).unwrap();
+        let _daemon = share.serve("a");
+        let mut device = share.device("a");
+        if !device.status().capabilities.logs_dirty_pages {
+            println!("{:?} does not note pages", share.program);
+            return;
+        }
+        let guest = Guest::new(&device, Calls::Direct);
+        let used: Vec<_> = guest.machine.activation().queues;
+        let (mut mount, machine) = guest.start(&mut device);
+        let file = mount.lookup(NodeId::ROOT, c"file").unwrap().nodeid;
+        let open = mount.open(file, 0).unwrap();
+        let all = |device: &mut Device<Memory>| {
+            let mut pages = Vec::new();
+            device.take_dirty(0..u64::MAX, |address| pages.push(address));
+            pages
+        };
+        assert!(all(&mut device).is_empty(), "nobody wanted to know");
+        device.start_dirty_log().unwrap();
+        let _ = all(&mut device);
+        let mut read = vec![0; 15 * 4096];
+        for round in 0..4 {
+            let offset = round * read.len() as u64;
+            mount.read(file, open.fh, offset, &mut read).unwrap();
+        }
+        device.pause().unwrap();
+        let noted = all(&mut device);
+        let (mut with_content, end) = (0, machine.memory.last_addr().0);
+        for page in (1u64 << 32..end).step_by(DIRTY_PAGE as usize) {
+            let mut bytes = [0; 4096];
+            let size = bytes.len().min((end - page + 1) as usize);
+            machine
+                .memory
+                .read_slice(&mut bytes[..size], GuestAddress(page))
+                .unwrap();
+            if content.chunks_exact(4096).any(|chunk| chunk == bytes) {
+                with_content += 1;
+                assert!(noted.contains(&page), "{page:#x} has content");
+            }
+        }
+        assert!(with_content >= 15, "{with_content}");
+        let ring = used[1].ring.used.0;
+        assert!(noted.contains(&(ring & !(DIRTY_PAGE - 1))), "the used ring");
+        // What is noted outlives the driver's use of the device.
+        device.resume().unwrap();
+        mount.getattr(NodeId::ROOT, None).unwrap();
+        device.reset().unwrap();
+        assert!(!all(&mut device).is_empty());
+        mount.connection().reset().unwrap();
+        machine.start(&mut device);
+        mount.remount(&MountOptions::default()).unwrap();
+        assert!(!all(&mut device).is_empty(), "noted after a reset, too");
+        device.stop_dirty_log().unwrap();
+        mount.getattr(NodeId::ROOT, None).unwrap();
+        assert!(all(&mut device).is_empty());
+    });
+}
+
+#[test]
+fn a_device_goes_on_with_another_daemon_where_it_was_saved() {
+    with_each(|share| {
+        let daemon = share.serve("a");
+        let mut device = share.device("a");
+        if !device.status().capabilities.saves_state {
+            println!("{:?} does not save its state", share.program);
+            return;
+        }
+        let guest = Guest::new(&device, Calls::Direct);
+        let kicks = guest.machine.kicks();
+        let (mut mount, machine) = guest.start(&mut device);
+        let (file, open) = mount.create(NodeId::ROOT, c"file", O_RDWR, 0o644).unwrap();
+        mount.write(file.nodeid, open.fh, 0, b"before").unwrap();
+        device.pause().unwrap();
+        let saved = device.save().unwrap();
+        assert!(saved.is_active());
+        assert_eq!(saved.tag(), "share");
+        let bytes = serde_json::to_vec(&saved).unwrap();
+        // It can go on where it is.
+        device.resume().unwrap();
+        mount.getattr(file.nodeid, None).unwrap();
+        device.pause().unwrap();
+        let saved_again = device.save().unwrap();
+        assert_ne!(saved, saved_again, "a queue has got further");
+        drop((device, daemon));
+        drop(bytes);
+
+        let _other = share.serve("b");
+        let mut device = share.device("b");
+        let bytes = serde_json::to_vec(&saved_again).unwrap();
+        let saved = serde_json::from_slice(&bytes).unwrap();
+        let interrupt = Arc::clone(&machine.interrupts);
+        device
+            .restore(&saved, Arc::clone(&machine.memory), &kicks, interrupt)
+            .unwrap();
+        assert_eq!(device.state(), State::Paused);
+        device.resume().unwrap();
+        let mut read = [0; 6];
+        mount.read(file.nodeid, open.fh, 0, &mut read).unwrap();
+        assert_eq!(&read, b"before");
+        mount.write(file.nodeid, open.fh, 0, b"after!").unwrap();
+        assert_eq!(fs::read(share.shared().join("file")).unwrap(), b"after!");
+        device.reset().unwrap();
+    });
+}
+
+#[test]
+fn a_device_that_is_not_in_use_is_saved_as_that() {
+    with_each(|share| {
+        let _daemon = share.serve("a");
+        let mut device = share.device("a");
+        let machine = Guest::with(
+            &device,
+            Calls::Direct,
+            &Options {
+                data_memory: 1 << 20,
+                ..Options::default()
+            },
+        )
+        .machine;
+        let new = device.save().unwrap();
+        device.ack_features(machine.features).unwrap();
+        let negotiated = device.save().unwrap();
+        let mut restore = |saved| {
+            device.reset().unwrap();
+            let interrupt = Arc::clone(&machine.interrupts);
+            let kicks = machine.kicks();
+            let restored = device.restore(saved, Arc::clone(&machine.memory), &kicks, interrupt);
+            restored.unwrap();
+            device.state()
+        };
+        assert_eq!(restore(&new), State::Reset);
+        assert_eq!(restore(&negotiated), State::Negotiated);
+    });
+}
