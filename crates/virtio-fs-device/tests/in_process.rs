@@ -1,0 +1,267 @@
+//! What only a device without a daemon has.
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fuse_fs::{MemFs, Session};
+use fuse_wire::NodeId;
+use passthrough_fs::{Config, PassthroughFs};
+use support::*;
+use tempfile::TempDir;
+use virtio_fs_device::{Device, DeviceConfig, Error, InProcess, State};
+use virtio_fs_guest::{Backing, Mount, MountOptions, Options};
+use virtio_fs_queue::{PollLimit, Polling, Pool};
+
+fn config() -> DeviceConfig {
+    DeviceConfig {
+        tag: Some(TAG.parse().unwrap()),
+        request_queues: Some(REQUEST_QUEUES),
+        ..DeviceConfig::default()
+    }
+}
+
+fn options() -> InProcess {
+    InProcess::new(Arc::new(Session::new(MemFs::new())))
+}
+
+/// Serves a directory: what a guest has open there can be saved.
+fn saving(directory: &TempDir) -> InProcess {
+    let config = Config::new(directory.path());
+    let filesystem = PassthroughFs::new(config).unwrap();
+    InProcess::new(Arc::new(Session::new(filesystem)))
+}
+
+fn device(options: InProcess) -> Device<Memory> {
+    Device::in_process(&config(), options).unwrap()
+}
+
+fn guest(device: &Device<Memory>) -> Guest {
+    let options = Options {
+        request_queues: REQUEST_QUEUES,
+        queue_size: 64,
+        data_memory: 1 << 20,
+        timeout: LONG,
+        backing: Backing::Private,
+        ..Options::default()
+    };
+    Guest::with(device, Calls::Direct, &options)
+}
+
+fn mounted(options: InProcess) -> (Device<Memory>, Mount, Machine) {
+    let mut device = device(options);
+    let (mount, machine) = guest(&device).start(&mut device);
+    (device, mount, machine)
+}
+
+/// The threads of this process whose names begin like that.
+fn threads(prefix: &str) -> Vec<String> {
+    let mut names: Vec<_> = std::fs::read_dir("/proc/self/task")
+        .unwrap()
+        .filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")).ok())
+        .map(|name| name.trim().to_owned())
+        .filter(|name| name.starts_with(prefix))
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn the_vmm_has_to_name_the_device() {
+    let nameless = DeviceConfig::default();
+    let error = Device::<Memory>::in_process(&nameless, options()).unwrap_err();
+    assert!(matches!(error, Error::NoTag), "{error}");
+    let named = DeviceConfig {
+        tag: config().tag,
+        ..nameless
+    };
+    let device = Device::<Memory>::in_process(&named, options()).unwrap();
+    assert_eq!(device.queue_max_sizes(), [1024; 2]);
+}
+
+#[test]
+fn nothing_can_be_lost() {
+    let directory = TempDir::new().unwrap();
+    for (options, saves) in [(options(), false), (saving(&directory), true)] {
+        let capabilities = device(options).status().capabilities;
+        assert!(capabilities.survives_daemon && capabilities.keeps_in_flight);
+        assert!(capabilities.logs_dirty_pages && capabilities.resets);
+        assert_eq!(capabilities.saves_state, saves);
+    }
+}
+
+#[test]
+fn a_driver_that_breaks_a_queue_is_told_and_heals_it_by_a_reset() {
+    let (mut device, mut mount, machine) = mounted(options());
+    let mut raw = mount.connection().request_queues()[1].raw();
+    let index = raw.available_index();
+    raw.write_available_index(index.wrapping_add(1000));
+    raw.kick().unwrap();
+    eventually("it is told", || machine.resets_needed() == 1);
+    let error = device.status().last_error.unwrap();
+    assert!(matches!(*error, Error::Broken(2)), "{error}");
+    // The other queue goes on, also after a pause.
+    mount.getattr(NodeId::ROOT, None).unwrap();
+    device.pause().unwrap();
+    device.resume().unwrap();
+    mount.getattr(NodeId::ROOT, None).unwrap();
+    device.reset().unwrap();
+    mount.connection().reset().unwrap();
+    machine.start(&mut device);
+    mount.remount(&MountOptions::default()).unwrap();
+    mount.use_queue(1);
+    mount.getattr(NodeId::ROOT, None).unwrap();
+}
+
+#[test]
+fn a_state_has_a_limit_in_both_directions() {
+    let directory = TempDir::new().unwrap();
+    let mut small = saving(&directory);
+    small.state_limit = 16;
+    let (mut device, mut mount, machine) = mounted(small);
+    device.pause().unwrap();
+    let error = device.save().unwrap_err();
+    assert!(matches!(error, Error::StateSize(16)), "{error}");
+    // That changed nothing.
+    device.resume().unwrap();
+    mount.getattr(NodeId::ROOT, None).unwrap();
+    drop(device);
+
+    let (mut device, _mount, other) = mounted(saving(&directory));
+    device.pause().unwrap();
+    let saved = device.save().unwrap();
+    let mut small = saving(&directory);
+    small.state_limit = 16;
+    let mut next = self::device(small);
+    let interrupt = machine.interrupts.clone();
+    let error = next
+        .restore(&saved, machine.memory.clone(), &machine.kicks(), interrupt)
+        .unwrap_err();
+    assert!(matches!(error, Error::StateSize(16)), "{error}");
+    assert_eq!(next.state(), State::New);
+    drop(other);
+}
+
+#[test]
+fn a_state_that_cannot_be_leaves_a_device_that_works() {
+    let directory = TempDir::new().unwrap();
+    let (mut device, _mount, machine) = mounted(saving(&directory));
+    device.pause().unwrap();
+    let saved = device.save().unwrap();
+    drop(device);
+    let text = serde_json::to_string(&saved).unwrap();
+    let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    json["active"]["backend"] = serde_json::json!([1, 2, 3]);
+    let damaged = serde_json::from_value(json).unwrap();
+    let mut next = self::device(saving(&directory));
+    let fresh = guest(&next);
+    let restored = next.restore(
+        &damaged,
+        machine.memory.clone(),
+        &machine.kicks(),
+        machine.interrupts.clone(),
+    );
+    restored.unwrap_err();
+    assert_eq!(next.state(), State::New);
+    let (mut mount, _machine) = fresh.start(&mut next);
+    mount.getattr(NodeId::ROOT, None).unwrap();
+}
+
+#[test]
+fn a_log_outlives_a_reset() {
+    let (mut device, mut mount, machine) = mounted(options());
+    device.start_dirty_log().unwrap();
+    mount.getattr(NodeId::ROOT, None).unwrap();
+    device.reset().unwrap();
+    let taken = |device: &mut Device<Memory>| {
+        let mut pages = 0;
+        device.take_dirty(0..u64::MAX, |_| pages += 1);
+        pages
+    };
+    assert!(taken(&mut device) > 0);
+    mount.connection().reset().unwrap();
+    machine.start(&mut device);
+    mount.remount(&MountOptions::default()).unwrap();
+    assert!(taken(&mut device) > 0);
+    // One that begins while nobody uses the device.
+    device.reset().unwrap();
+    device.stop_dirty_log().unwrap();
+    device.start_dirty_log().unwrap();
+    assert_eq!(taken(&mut device), 0);
+    mount.connection().reset().unwrap();
+    machine.start(&mut device);
+    mount.remount(&MountOptions::default()).unwrap();
+    assert!(taken(&mut device) > 0);
+}
+
+#[test]
+fn devices_share_a_pool_and_keep_to_processors() {
+    let pool = Arc::new(Pool::new(1));
+    let polling = Arc::new(Polling::new(PollLimit::NEVER));
+    let with = || {
+        let mut options = options();
+        options.pool = Arc::clone(&pool);
+        options.polling = Arc::clone(&polling);
+        options.queue_affinity = first_processor().parse().ok();
+        assert!(options.queue_affinity.is_some());
+        options
+    };
+    let (_first, mut one, _one) = mounted(with());
+    let (_second, mut two, _two) = mounted(with());
+    one.getattr(NodeId::ROOT, None).unwrap();
+    two.getattr(NodeId::ROOT, None).unwrap();
+}
+
+/// One that this process may use.
+fn first_processor() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let list = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    let digits = |c: char| !c.is_ascii_digit();
+    list.unwrap()
+        .trim()
+        .split(digits)
+        .next()
+        .unwrap()
+        .to_owned()
+}
+
+/// It counts what belongs to the process: it runs itself, alone.
+#[test]
+fn queues_have_threads_while_they_are_served_and_leave_none() {
+    const NAME: &str = "queues_have_threads_while_they_are_served_and_leave_none";
+    if std::env::var_os("ALONE").is_none() {
+        let status = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", NAME])
+            .env("ALONE", "1")
+            .status();
+        assert!(status.unwrap().success());
+        return;
+    }
+    let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let queues = ["virtio-fs-q0", "virtio-fs-q1", "virtio-fs-q2"];
+    let before = descriptors();
+    for end in 0..4 {
+        let mut device = device(options());
+        assert!(threads("virtio-fs").is_empty());
+        let (mut mount, machine) = guest(&device).start(&mut device);
+        eventually("they are named", || threads("virtio-fs-q") == queues);
+        device.pause().unwrap();
+        assert!(threads("virtio-fs-q").is_empty());
+        device.resume().unwrap();
+        mount.getattr(NodeId::ROOT, None).unwrap();
+        eventually("they are named", || threads("virtio-fs-q") == queues);
+        match end {
+            0 => device.reset().unwrap(),
+            1 => device.pause().unwrap(),
+            2 => device.start_dirty_log().unwrap(),
+            _ => std::thread::sleep(Duration::from_millis(1)),
+        }
+        drop(device);
+        assert!(threads("virtio-fs").is_empty());
+        drop((mount, machine));
+        assert!(descriptors() <= before);
+    }
+}
