@@ -160,7 +160,8 @@ fn capabilities_are_json() {
     assert!(output.status.success());
     let text: String = String::from_utf8(output.stdout).unwrap();
     let dense: String = text.split_whitespace().collect();
-    assert_eq!(dense, r#"{"type":"fs","features":["separate-options"]}"#);
+    let features = r#"["migrate-precopy","separate-options"]"#;
+    assert_eq!(dense, format!(r#"{{"type":"fs","features":{features}}}"#));
 }
 
 #[test]

@@ -87,6 +87,9 @@ impl Device {
             | VhostUserProtocolFeatures::RESET_DEVICE
             | VhostUserProtocolFeatures::INFLIGHT_SHMFD
             | VhostUserProtocolFeatures::LOG_SHMFD;
+        if self.filesystem.state().is_some() {
+            features |= VhostUserProtocolFeatures::DEVICE_STATE;
+        }
         if self.config_space.is_some() {
             features |= VhostUserProtocolFeatures::CONFIG | VhostUserProtocolFeatures::BACKEND_REQ;
         }

@@ -14,9 +14,9 @@
 //! window.
 //!
 //! Protocol features: MQ, REPLY_ACK, CONFIGURE_MEM_SLOTS, RESET_DEVICE, INFLIGHT_SHMFD, LOG_SHMFD,
-//! and CONFIG and BACKEND_REQ where the device has a [`Tag`]; without one the front-end names it. A
-//! ring without a kick event is polled, every millisecond; a front-end that wants to know is told of a
-//! ring that its driver broke.
+//! DEVICE_STATE, and CONFIG and BACKEND_REQ where the device has a [`Tag`]; without one the front-end
+//! names it. A ring without a kick event is polled, every millisecond; a front-end that wants to know
+//! is told of a ring that its driver broke.
 //!
 //! With INFLIGHT_SHMFD, a front-end keeps a record of what is in flight. When this process dies, the
 //! next one answers what it had not: each request is answered once, though it may be done twice. What
@@ -25,6 +25,11 @@
 //! With LOG_SHMFD and VHOST_F_LOG_ALL, all pages of guest memory that are written to are noted in the
 //! front-end's log while the guest is moved. A log that is shorter than guest memory is refused. Used
 //! rings are noted where they are, and where `log_guest_addr` says, if that is elsewhere.
+//!
+//! With DEVICE_STATE, offered where the filesystem has a [`State`](fuse_fs::State), that is sent to the
+//! front-end, or taken from there, while no ring is served; no more than 1 GiB of it. A front-end that
+//! does nothing about a transfer for a minute, or asks for its outcome and keeps it from ending, finds
+//! it failed.
 //!
 //! # The front-end
 //! A *kick* is an eventfd; a *call* and an *err* are eventfds, or sockets of which only the half that
@@ -60,6 +65,7 @@ mod inflight;
 mod mapping;
 mod memory;
 mod session;
+mod transfer;
 mod vring;
 
 pub use backend::{Backend, BackendConfig, ConfigError, MAX_REQUEST_QUEUES};

@@ -22,6 +22,7 @@ use crate::dirty_log::{DirtyLog, Moved};
 use crate::event;
 use crate::inflight::Inflight;
 use crate::memory::{Change, MAX_REGIONS, MemoryError, MemoryTable};
+use crate::transfer::{Transfer, TransferError};
 use crate::vring::{Areas, Surroundings, Vring};
 
 /// `VHOST_USER_CONFIG_SIZE`, the most of the config space that a message carries.
@@ -42,6 +43,8 @@ pub(crate) struct Session {
     log: Arc<DirtyLog>,
     /// Where used rings are for the log, of each vring for which that is not where they are.
     moved: Vec<Option<Moved>>,
+    /// The state that is being transferred, or was, and nobody asked how that ended.
+    transfer: Option<Transfer>,
     /// The record of what is in flight, where the front-end keeps one.
     inflight: Option<Inflight>,
     /// Where the front-end would be asked for something; to be kept open.
@@ -61,6 +64,10 @@ enum Refusal {
     NotInMemory(u64),
     #[error("features that were not offered are accepted: {0:#x}")]
     Features(u64),
+    #[error("the device's state cannot be transferred while its queues are served")]
+    Served,
+    #[error("a queue cannot be served while the device's state is transferred")]
+    Transferred,
     #[error("the config space of a virtio-fs device is read-only")]
     ReadOnlyConfig,
     #[error("a channel to the front-end is one socket, and has to be negotiated")]
@@ -91,6 +98,7 @@ impl Session {
             memory: MemoryTable::new(),
             vrings: device.queues.iter().map(|_| Vring::default()).collect(),
             log: Arc::default(),
+            transfer: None,
             moved: vec![None; device.queues.len()],
             device,
             inflight: None,
@@ -170,6 +178,33 @@ impl Session {
         self.with_all_vrings(Vring::resume)
     }
 
+    fn begin_transfer(
+        &mut self,
+        direction: VhostTransferStateDirection,
+        file: File,
+    ) -> VhostUserResult<()> {
+        if self.device.filesystem.state().is_none() {
+            return not_offered();
+        }
+        if self.vrings.iter().any(Vring::is_served) {
+            return Err(Refusal::Served.into());
+        }
+        // One before it is given up.
+        self.transfer = None;
+        let device = Arc::clone(&self.device);
+        let transfer = Transfer::start(device, direction, file);
+        self.transfer = Some(transfer.map_err(VhostUserError::ReqHandlerError)?);
+        Ok(())
+    }
+
+    /// Nothing is served before a state is there, or is saved.
+    fn wait_for_state(&self) -> Result<(), Refusal> {
+        match &self.transfer {
+            Some(transfer) if !transfer.ends_soon() => Err(Refusal::Transferred),
+            _ => Ok(()),
+        }
+    }
+
     /// Has what is written to the used ring of a queue logged elsewhere, too.
     fn set_moved(&mut self, index: u32, moved: Option<Moved>) {
         let at = usize::try_from(index).ok();
@@ -193,6 +228,7 @@ impl Drop for Session {
         for vring in &mut self.vrings {
             vring.stop();
         }
+        self.transfer = None;
         self.device.filesystem.reset();
     }
 }
@@ -215,6 +251,7 @@ impl VhostUserBackendReqHandlerMut for Session {
         }
         self.features = 0;
         self.log.set_wanted(false);
+        self.transfer = None;
         self.inflight = None;
         self.device.filesystem.reset();
         Ok(())
@@ -329,6 +366,7 @@ impl VhostUserBackendReqHandlerMut for Session {
     }
 
     fn set_vring_kick(&mut self, index: u8, event: Option<File>) -> VhostUserResult<()> {
+        self.wait_for_state()?;
         let event = event
             .map(event::kick)
             .transpose()
@@ -352,6 +390,9 @@ impl VhostUserBackendReqHandlerMut for Session {
     }
 
     fn set_vring_enable(&mut self, index: u32, enable: bool) -> VhostUserResult<()> {
+        if enable {
+            self.wait_for_state()?;
+        }
         self.with_vring(index, |vring, around| vring.set_enabled(enable, around))
     }
 
@@ -404,17 +445,26 @@ impl VhostUserBackendReqHandlerMut for Session {
         self.with_all_vrings(Vring::renegotiate)
     }
 
+    /// The front-end is told of an error by the reply, and the connection goes on. There is only
+    /// one phase, [`VhostTransferStatePhase::STOPPED`].
     fn set_device_state_fd(
         &mut self,
-        _direction: VhostTransferStateDirection,
+        direction: VhostTransferStateDirection,
         _phase: VhostTransferStatePhase,
-        _file: File,
+        file: File,
     ) -> VhostUserResult<Option<File>> {
-        not_offered()
+        let begun = self.begin_transfer(direction, file);
+        begun.inspect_err(|error| tracing::warn!("no state is transferred: {error}"))?;
+        Ok(None)
     }
 
+    /// The front-end is told of an error by the reply, and the connection goes on.
     fn check_device_state(&mut self) -> VhostUserResult<()> {
-        not_offered()
+        let transfer = self.transfer.take().ok_or(TransferError::None);
+        transfer
+            .and_then(Transfer::finish)
+            .inspect_err(|error| tracing::warn!("no state is transferred: {error}"))
+            .map_err(refused)
     }
 
     fn get_shmem_config(&mut self) -> VhostUserResult<VhostUserShMemConfig> {

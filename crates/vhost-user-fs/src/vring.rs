@@ -173,6 +173,10 @@ impl Vring {
         Ok(())
     }
 
+    pub(crate) const fn is_served(&self) -> bool {
+        self.worker.is_some()
+    }
+
     /// Ends serving, waits for what is in flight, and remembers where to go on.
     pub(crate) fn stop(&mut self) {
         self.awaits_memory = false;

@@ -23,10 +23,11 @@ use socket::BoundSocket;
 pub const NAME: &str = "virtiofsd";
 
 /// What `--print-capabilities` prints (QEMU's `docs/interop/vhost-user.json`). That options are
-/// separate, not packed into `-o`, is what libvirt asks for.
+/// separate, not packed into `-o`, and that a running guest can be moved, is what libvirt asks for.
 const CAPABILITIES: &str = r#"{
   "type": "fs",
   "features": [
+    "migrate-precopy",
     "separate-options"
   ]
 }"#;
