@@ -157,3 +157,120 @@ impl fmt::Display for Call {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PHASES: [Phase; 6] = [
+        Phase::New,
+        Phase::Negotiated,
+        Phase::Active,
+        Phase::Paused,
+        Phase::Reset,
+        Phase::Failed,
+    ];
+
+    /// The table in the documentation of the device, row by row.
+    fn table(call: Call) -> [Option<Phase>; 6] {
+        use Phase::{Active, Failed, Negotiated, New, Paused, Reset};
+        let row = |row: [Option<Phase>; 6]| row;
+        match call {
+            Call::AckFeatures => row([
+                Some(Negotiated),
+                Some(Negotiated),
+                None,
+                None,
+                Some(Negotiated),
+                None,
+            ]),
+            Call::Activate => row([None, Some(Active), None, None, None, None]),
+            Call::Pause => row([
+                Some(New),
+                Some(Negotiated),
+                Some(Paused),
+                None,
+                Some(Reset),
+                Some(Failed),
+            ]),
+            Call::Resume => row([
+                Some(New),
+                Some(Negotiated),
+                None,
+                Some(Active),
+                Some(Reset),
+                Some(Failed),
+            ]),
+            Call::Reset => row([Some(Reset); 6]),
+            Call::UpdateMemory => row([None, None, Some(Active), Some(Paused), None, None]),
+            Call::Save => row([
+                Some(New),
+                Some(Negotiated),
+                None,
+                Some(Paused),
+                Some(Reset),
+                None,
+            ]),
+            Call::Restore => row([Some(Paused), None, None, None, Some(Paused), None]),
+        }
+    }
+
+    #[test]
+    fn calls_do_what_the_table_says() {
+        for call in [
+            Call::AckFeatures,
+            Call::Activate,
+            Call::Reset,
+            Call::Pause,
+            Call::Resume,
+            Call::UpdateMemory,
+            Call::Save,
+            Call::Restore,
+        ] {
+            for (phase, expected) in PHASES.into_iter().zip(table(call)) {
+                for connected in [true, false] {
+                    let lifecycle = Lifecycle { phase, connected };
+                    let needs_daemon = match call {
+                        Call::Save => phase == Phase::Paused,
+                        Call::Restore => true,
+                        _ => false,
+                    };
+                    let expected = expected.filter(|_| connected || !needs_daemon);
+                    match lifecycle.after(call) {
+                        Ok(next) => assert_eq!(Some(next), expected, "{call} of {lifecycle:?}"),
+                        Err(error) => {
+                            assert_eq!(expected, None, "{call} of {lifecycle:?}");
+                            let text = error.to_string();
+                            let state = lifecycle.state().to_string();
+                            assert!(text.contains(&call.to_string()) && text.contains(&state));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn only_what_is_in_use_fails_with_its_daemon() {
+        for phase in PHASES {
+            for resumable in [true, false] {
+                let before = Lifecycle {
+                    phase,
+                    connected: true,
+                };
+                let lost = before.on(Happening::Lost { resumable });
+                let in_use = matches!(phase, Phase::Active | Phase::Paused);
+                let expected = match (in_use && !resumable, phase) {
+                    (true, _) | (_, Phase::Failed) => State::Failed,
+                    _ => State::Disconnected,
+                };
+                assert_eq!(lost.state(), expected, "{before:?}");
+                let regained = lost.on(Happening::Regained);
+                assert!(regained.connected);
+                if expected == State::Disconnected {
+                    assert_eq!(regained, before);
+                }
+            }
+        }
+    }
+}

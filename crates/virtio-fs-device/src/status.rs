@@ -49,6 +49,8 @@ pub(crate) struct Health(Mutex<Inner>);
 #[derive(Debug)]
 struct Inner {
     lifecycle: Lifecycle,
+    /// The driver broke a queue, and has not reset the device since.
+    broken: bool,
     reconnects: u64,
     last_error: Option<Arc<Error>>,
 }
@@ -57,6 +59,7 @@ impl Health {
     pub(crate) const fn new() -> Self {
         Self(Mutex::new(Inner {
             lifecycle: Lifecycle::NEW,
+            broken: false,
             reconnects: 0,
             last_error: None,
         }))
@@ -83,6 +86,9 @@ impl Health {
     pub(crate) fn done(&self, call: Call) -> Result<(), Error> {
         let mut inner = self.lock();
         inner.lifecycle.phase = inner.lifecycle.after(call)?;
+        if call == Call::Reset {
+            inner.broken = false;
+        }
         Ok(())
     }
 
@@ -100,6 +106,13 @@ impl Health {
         before.phase != Phase::Failed && inner.lifecycle.phase == Phase::Failed
     }
 
+    /// Notes that the driver broke queue `index`; it is to be told so.
+    pub(crate) fn broke(&self, index: u16) {
+        let mut inner = self.lock();
+        inner.broken = true;
+        inner.last_error = Some(Arc::new(Error::Broken(index)));
+    }
+
     /// Notes an error that changes nothing.
     pub(crate) fn note(&self, error: Arc<Error>) {
         self.lock().last_error = Some(error);
@@ -110,7 +123,7 @@ impl Health {
         Status {
             state: inner.lifecycle.state(),
             connected: inner.lifecycle.connected,
-            needs_reset: inner.lifecycle.phase == Phase::Failed,
+            needs_reset: inner.broken || inner.lifecycle.phase == Phase::Failed,
             capabilities,
             reconnects: inner.reconnects,
             last_error: inner.last_error.clone(),

@@ -92,7 +92,7 @@ impl<M: GuestSpace> Ring<M> {
             Arc::clone(&around.interrupt),
         );
         let broken = Box::new(move || {
-            health.note(Arc::new(Error::Broken(index)));
+            health.broke(index);
             interrupt.signal_needs_reset();
         });
         let worker = Worker::start(place, queue, kick, broken);

@@ -154,15 +154,16 @@ impl<M: GuestSpace> Active<M> {
     }
 
     /// Where each ring is, and has got to; all are stopped.
+    ///
+    /// # Errors
+    /// Nobody has stopped them in order: which requests are in flight is in the daemon's record only.
     pub(super) fn positions(&self) -> Result<Vec<QueueState>, Error> {
         let position = |served: &Served| {
+            let in_flight = "requests are in flight that a daemon left: resume the device first";
             Ok(QueueState {
                 index: served.ring.index,
                 ring: served.ring.addresses,
-                next_avail: match served.base {
-                    Some(base) => base,
-                    None => used_idx(&self.memory, &served.ring)?,
-                },
+                next_avail: served.base.ok_or(Error::State(in_flight))?,
             })
         };
         self.rings.iter().map(position).collect()

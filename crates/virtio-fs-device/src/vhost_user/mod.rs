@@ -197,7 +197,12 @@ impl<M: GuestSpace> Backend<M> for VhostUserBackend<M> {
         if let Some(active) = &mut control.active {
             active.running = true;
         }
-        self.shared.health.done(Call::Resume)
+        self.shared.health.done(Call::Resume)?;
+        drop(control);
+        if let Some(relay) = self.shared.relay() {
+            relay.interrupt_all();
+        }
+        Ok(())
     }
 
     fn update_memory(&mut self, memory: M) -> Result<(), Error> {

@@ -61,7 +61,7 @@ fn watch<M: GuestSpace>(shared: &Shared<M>, stream: &UnixStream) -> Result<bool,
         PollFd::new(&shared.stop, PollFlags::IN),
         PollFd::new(&shared.wake, PollFlags::IN),
     ];
-    let calls = relay.iter().flat_map(|relay| relay.calls());
+    let calls = relay.iter().flat_map(|relay| relay.events());
     let calls = calls.map(|call| PollFd::from_borrowed_fd(call.as_fd(), PollFlags::IN));
     let mut fds: Vec<_> = own.into_iter().chain(calls).collect();
     match rustix::event::poll(&mut fds, None) {
@@ -72,7 +72,7 @@ fn watch<M: GuestSpace>(shared: &Shared<M>, stream: &UnixStream) -> Result<bool,
     let hung_up = fds.first().is_some_and(|fd| !fd.revents().is_empty());
     shared.wake.take();
     if let Some(relay) = relay {
-        relay.pass_on();
+        relay.pass_on(&shared.health);
     }
     Ok(hung_up)
 }

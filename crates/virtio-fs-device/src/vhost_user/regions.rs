@@ -1,5 +1,6 @@
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
@@ -14,6 +15,8 @@ pub(super) struct Region {
     pub(super) size: u64,
     offset: u64,
     file: Arc<File>,
+    /// Device and inode of the file: a VMM may have it open more than once.
+    id: (u64, u64),
 }
 
 impl Region {
@@ -24,11 +27,14 @@ impl Region {
             .map(|region| {
                 let guest = region.start_addr().raw_value();
                 let file = region.file_offset().ok_or(Error::NotShared(guest))?;
+                let metadata = file.file().metadata();
+                let metadata = metadata.map_err(Error::io("look at the file of guest memory"))?;
                 Ok(Self {
                     guest,
                     size: region.len(),
                     offset: file.start(),
                     file: Arc::clone(file.arc()),
+                    id: (metadata.dev(), metadata.ino()),
                 })
             })
             .collect()
@@ -36,8 +42,8 @@ impl Region {
 
     /// Whether the two are the same memory in the same place.
     pub(super) fn is(&self, other: &Self) -> bool {
-        (self.guest, self.size, self.offset) == (other.guest, other.size, other.offset)
-            && Arc::ptr_eq(&self.file, &other.file)
+        let key = |region: &Self| (region.guest, region.size, region.offset, region.id);
+        key(self) == key(other)
     }
 
     /// Puts it at the end of `message`.

@@ -1,13 +1,14 @@
 use std::sync::Arc;
 
-use crate::{Event, Interrupt, QueueSetup};
-
 use super::session::Ring;
+use crate::status::Health;
+use crate::{Event, Interrupt, QueueSetup};
 
 /// Whom to interrupt while the device is active, and the calls that a daemon cannot bring to the
 /// guest itself.
 pub(super) struct Relay {
-    queues: Vec<u16>,
+    /// Each queue with what says that it is broken.
+    queues: Vec<(u16, Event)>,
     calls: Vec<(u16, Event)>,
     interrupt: Arc<dyn Interrupt>,
 }
@@ -33,36 +34,45 @@ impl Relay {
                     call
                 }
             };
-            relay.queues.push(index);
+            let error = Event::new()?;
+            relay.queues.push((index, error.clone()));
             rings.push(Ring {
                 index,
                 addresses: ring,
                 kick,
                 call,
+                error,
             });
         }
         Ok((relay, rings))
     }
 
-    /// The events to wait for, in the order in which [`pass_on`](Self::pass_on) counts them.
-    pub(super) fn calls(&self) -> impl Iterator<Item = &Event> {
-        self.calls.iter().map(|(_, call)| call)
+    /// The events to wait for.
+    pub(super) fn events(&self) -> impl Iterator<Item = &Event> {
+        let events = self.calls.iter().chain(&self.queues);
+        events.map(|(_, event)| event)
     }
 
     /// Interrupts the driver for what a daemon has signalled since the last time.
-    pub(super) fn pass_on(&self) {
+    pub(super) fn pass_on(&self, health: &Health) {
         for (index, call) in &self.calls {
             if call.take() > 0 {
                 self.interrupt.signal_queue(*index);
             }
         }
+        for (index, error) in &self.queues {
+            if error.take() > 0 {
+                health.broke(*index);
+                self.interrupt.signal_needs_reset();
+            }
+        }
     }
 
     /// Interrupts the driver for every queue: a daemon may have died between giving something back
-    /// and saying so.
+    /// and saying so, and what was under way when the machine was paused may not be in its state.
     pub(super) fn interrupt_all(&self) {
-        for &index in &self.queues {
-            self.interrupt.signal_queue(index);
+        for (index, _) in &self.queues {
+            self.interrupt.signal_queue(*index);
         }
     }
 

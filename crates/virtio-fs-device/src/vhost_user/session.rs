@@ -45,6 +45,8 @@ pub(super) struct Ring {
     pub(super) addresses: RingAddresses,
     pub(super) kick: Event,
     pub(super) call: Event,
+    /// Signalled by a daemon that finds the ring broken.
+    pub(super) error: Event,
 }
 
 /// A daemon's record of what is in flight, which the next one is given. It is never mapped here:
@@ -338,6 +340,12 @@ impl Session {
             &message,
             &[ring.call.as_fd()],
             deadline.to("set a queue's call"),
+        )?;
+        let message = Message::new(Request::SetVringErr).u64(index.into());
+        self.channel.tell(
+            &message,
+            &[ring.error.as_fd()],
+            deadline.to("set a queue's error"),
         )?;
         let message = Message::new(Request::SetVringKick).u64(index.into());
         self.channel.tell(

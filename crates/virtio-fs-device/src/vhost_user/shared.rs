@@ -115,28 +115,21 @@ impl<M: GuestSpace> Shared<M> {
             control.session = None;
             self.lose(&mut control, error)
         };
-        if failed {
-            self.tell_of_failure();
-        }
+        tell_of_failure(failed);
     }
 
-    /// Notes that there is no daemon, and returns whether the device has failed by it.
-    fn lose(&self, control: &mut Control<M>, error: Error) -> bool {
+    /// Notes that there is no daemon, and returns whom to tell where the device has failed by it.
+    fn lose(&self, control: &mut Control<M>, error: Error) -> Option<Arc<Relay>> {
         let lost = Happening::Lost {
             resumable: self.capabilities.survives_daemon,
         };
-        let failed = self.health.happen(lost, Some(Arc::new(error)));
-        if failed {
-            control.active = None;
+        if !self.health.happen(lost, Some(Arc::new(error))) {
+            return None;
         }
-        failed
-    }
-
-    fn tell_of_failure(&self) {
-        if let Some(relay) = self.relay() {
-            relay.needs_reset();
-        }
+        control.active = None;
+        let relay = self.relay();
         self.set_relay(None);
+        relay
     }
 
     /// Connects to a daemon in the place of the one that was lost, and goes on with it.
@@ -173,16 +166,12 @@ impl<M: GuestSpace> Shared<M> {
             let begun = control.active.as_ref().is_some_and(|active| active.begun);
             drop(session);
             // It may have served something, which the next one knows nothing of.
-            let failed = begun && {
-                let why = Error::Disconnected {
-                    doing: "serve the device",
-                };
-                self.lose(&mut control, why)
+            let failed = match begun {
+                true => self.lose(&mut control, deadline.gone()),
+                false => None,
             };
             drop(control);
-            if failed {
-                self.tell_of_failure();
-            }
+            tell_of_failure(failed);
             return Err(error);
         }
         control.session = Some(session);
@@ -197,6 +186,12 @@ impl<M: GuestSpace> Shared<M> {
     /// Waits, unless the device is dropped.
     pub(super) fn sleep(&self, limit: Duration) {
         wait_for(&self.stop, limit);
+    }
+}
+
+fn tell_of_failure(relay: Option<Arc<Relay>>) {
+    if let Some(relay) = relay {
+        relay.needs_reset();
     }
 }
 

@@ -15,6 +15,7 @@ pub(super) enum Request {
     GetVringBase = 11,
     SetVringKick = 12,
     SetVringCall = 13,
+    SetVringErr = 14,
     GetProtocolFeatures = 15,
     SetProtocolFeatures = 16,
     GetQueueNum = 17,

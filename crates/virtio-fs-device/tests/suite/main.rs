@@ -307,6 +307,33 @@ fn a_call_in_a_wrong_state_says_so_and_changes_nothing() {
 }
 
 #[test]
+fn a_driver_that_breaks_a_queue_is_told_to_reset() {
+    for served in Served::each() {
+        let mut device = served.device();
+        let (mut mount, machine) = served.guest(&device).start(&mut device);
+        mount.getattr(NodeId::ROOT, None).unwrap();
+        let mut queue = mount.connection().request_queues()[0].raw();
+        // More than there are descriptors.
+        queue.write_available_index(queue.available_index().wrapping_add(1000));
+        queue.kick().unwrap();
+        eventually("it is told", || machine.resets_needed() == 1);
+        let status = device.status();
+        assert!(status.needs_reset && status.connected);
+        assert_eq!(device.state(), State::Active);
+        assert!(matches!(
+            status.last_error.as_deref(),
+            Some(Error::Broken(1))
+        ));
+        device.reset().unwrap();
+        assert!(!device.status().needs_reset);
+        mount.connection().reset().unwrap();
+        machine.start(&mut device);
+        mount.remount(&MountOptions::default()).unwrap();
+        mount.getattr(NodeId::ROOT, None).unwrap();
+    }
+}
+
+#[test]
 fn queues_that_cannot_be_are_refused() {
     for served in Served::each() {
         let mut device = served.device();
