@@ -32,6 +32,7 @@ fn daemon(fault: Fault, at: usize, count: Arc<AtomicUsize>) -> VhostUser {
         });
         Ok(ours)
     });
+    daemon.state_limit = 1 << 20;
     daemon.timeouts = Timeouts {
         connect: LIMIT,
         message: LIMIT,
@@ -125,6 +126,19 @@ fn what_a_daemon_did_is_told() {
             "{fault:?}: {error}"
         );
     }
+}
+
+#[test]
+fn a_daemon_has_no_more_state_than_is_wanted() {
+    // Whichever message it is that asks for the state.
+    let errors =
+        (0..well_behaved()).map(|at| live(daemon(Fault::EndlessState, at, Arc::default())));
+    let too_large = |error: &Error| matches!(error, Error::StateSize(0x10_0000));
+    assert!(
+        errors
+            .filter_map(Result::err)
+            .any(|error| too_large(&error))
+    );
 }
 
 #[test]

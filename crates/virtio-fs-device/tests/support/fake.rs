@@ -1,12 +1,15 @@
 //! A daemon that serves nothing, says what it is told to say, and at some message something else.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{IoSliceMut, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags,
+};
 
 /// What a daemon does instead of what it should.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,9 +38,13 @@ pub(crate) enum Fault {
     Descriptor,
     /// Says the same twice.
     Twice,
+    /// Takes the descriptor for its state, and never does anything with it.
+    KeepsState,
+    /// Has more state than anybody wants, or wants no end of it.
+    EndlessState,
 }
 
-pub(crate) const FAULTS: [Fault; 12] = [
+pub(crate) const FAULTS: [Fault; 14] = [
     Fault::Silence,
     Fault::HangUp,
     Fault::Trickle,
@@ -50,6 +57,8 @@ pub(crate) const FAULTS: [Fault; 12] = [
     Fault::Ones,
     Fault::Descriptor,
     Fault::Twice,
+    Fault::KeepsState,
+    Fault::EndlessState,
 ];
 
 const NEED_REPLY: u32 = 1 << 3;
@@ -57,12 +66,18 @@ const NEED_REPLY: u32 = 1 << 3;
 /// Serves `stream`, with `fault` at message `at`, counted from 0, and returns how many came.
 pub(crate) fn serve(mut stream: UnixStream, fault: Fault, at: usize) -> usize {
     for count in 0.. {
-        let Some((request, flags, body)) = receive(&mut stream) else {
+        let Some((request, flags, body, given)) = receive(&mut stream) else {
             return count;
         };
         let answer = answer(request, flags, &body);
         if count == at {
-            misbehave(&mut stream, fault, request, answer.unwrap_or_default());
+            misbehave(
+                &mut stream,
+                fault,
+                request,
+                answer.unwrap_or_default(),
+                given,
+            );
             return count;
         }
         let Some(body) = answer else { continue };
@@ -72,13 +87,27 @@ pub(crate) fn serve(mut stream: UnixStream, fault: Fault, at: usize) -> usize {
     unreachable!()
 }
 
-fn receive(stream: &mut UnixStream) -> Option<(u32, u32, Vec<u8>)> {
+type Message = (u32, u32, Vec<u8>, Option<File>);
+
+fn receive(stream: &mut UnixStream) -> Option<Message> {
     let mut header = [0; 12];
-    stream.read_exact(&mut header).ok()?;
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let into = &mut [IoSliceMut::new(&mut header)];
+    let received = rustix::net::recvmsg(&*stream, into, &mut control, RecvFlags::WAITALL).ok()?;
+    if received.bytes < 12 {
+        return None;
+    }
+    let mut given = None;
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(files) = message {
+            given = files.map(File::from).last();
+        }
+    }
     let field = |at: usize| u32::from_ne_bytes(header[at..at + 4].try_into().unwrap());
     let mut body = vec![0; field(8) as usize];
     stream.read_exact(&mut body).ok()?;
-    Some((field(0), field(4), body))
+    Some((field(0), field(4), body, given))
 }
 
 /// What a daemon should answer, if anything.
@@ -113,7 +142,13 @@ fn answer(request: u32, flags: u32, body: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-fn misbehave(stream: &mut UnixStream, fault: Fault, request: u32, body: Vec<u8>) {
+fn misbehave(
+    stream: &mut UnixStream,
+    fault: Fault,
+    request: u32,
+    body: Vec<u8>,
+    given: Option<File>,
+) {
     let right = message(request, &body);
     let file = tempfile::tempfile().unwrap();
     let bytes = match fault {
@@ -142,7 +177,16 @@ fn misbehave(stream: &mut UnixStream, fault: Fault, request: u32, body: Vec<u8>)
         Fault::Empty => message(request, &[]),
         Fault::Longer => message(request, &[&body[..], &[0; 8]].concat()),
         Fault::Ones => message(request, &vec![0xff; body.len()]),
-        Fault::Descriptor => right,
+        Fault::Descriptor | Fault::KeepsState => right,
+        Fault::EndlessState => {
+            send(stream, &right, None);
+            if let Some(mut state) = given {
+                while state.write_all(&[7; 4096]).is_ok() {}
+            }
+            // Nothing else is wrong with it.
+            serve(stream.try_clone().unwrap(), Fault::Silence, usize::MAX);
+            return;
+        }
         Fault::Twice => right.repeat(2),
     };
     let file = (fault == Fault::Descriptor).then_some(&file);
@@ -151,6 +195,7 @@ fn misbehave(stream: &mut UnixStream, fault: Fault, request: u32, body: Vec<u8>)
     while receive(stream).is_some() {}
 }
 
+/// A reply.
 fn message(request: u32, body: &[u8]) -> Vec<u8> {
     let header = [request, 1 | 1 << 2, body.len() as u32];
     let header = header.iter().flat_map(|field| field.to_ne_bytes());
