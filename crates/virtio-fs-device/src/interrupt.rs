@@ -10,12 +10,9 @@ pub trait Interrupt: Send + Sync {
     /// Queue `index` has used buffers.
     fn signal_queue(&self, index: u16);
 
-    /// The configuration space changed.
-    fn signal_config(&self);
-
     /// The device lost what the driver relies on: set `DEVICE_NEEDS_RESET` (0x40) in the device
     /// status, then interrupt the driver as for a change of the configuration space (virtio 1.x,
-    /// section 2.1.1).
+    /// section 2.1.1). That never changes otherwise.
     fn signal_needs_reset(&self);
 
     /// What to signal instead of [`signal_queue`](Self::signal_queue), such as KVM's irqfd: a daemon

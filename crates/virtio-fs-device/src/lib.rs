@@ -2,8 +2,8 @@
 //!
 //! [`Device`] is a virtio-fs device (virtio 1.x, section 5.11) as a VMM's transport sees it: feature
 //! bits, configuration space, activation, reset, pause, migration. Behind it is a vhost-user daemon
-//! ([`VhostUser`]), or a filesystem of the same process. It knows nothing of FUSE, nor of a VMM's bus, interrupt controller or event
-//! loop.
+//! ([`VhostUser`]), or a filesystem of the same process. It knows nothing of FUSE, nor of a VMM's
+//! bus, interrupt controller or event loop.
 //!
 //! # How to embed it in a VMM
 //! 1. Make the [`Device`] when the machine is built. It tells the transport its
@@ -17,41 +17,156 @@
 //!    queue's kick (ioeventfd), or do so when the driver notifies.
 //! 4. Call [`pause`](Device::pause) and [`resume`](Device::resume) with the machine's, and
 //!    [`update_memory`](Device::update_memory) where memory is plugged.
+//! 5. Look at the [`status`](Device::status) from time to time: it says whether the daemon is there,
+//!    and what went wrong.
 //!
-//! ```no_run
-//! use std::sync::Arc;
+//! ```
+//! # use std::sync::Arc;
+//! # use fuse_fs::{MemFs, Session};
+//! # use vhost_user_fs::{Backend, BackendConfig, Daemon};
+//! # use virtio_fs_queue::{Polling, Pool};
+//! # // A daemon, and the driver of a guest.
+//! # let folder = tempfile::tempdir()?;
+//! # let socket = folder.path().join("virtiofsd.sock");
+//! # let daemon = Daemon::new(
+//! #     Backend::new(BackendConfig {
+//! #         filesystem: Arc::new(Session::new(MemFs::new())),
+//! #         tag: None,
+//! #         request_queues: None,
+//! #         queue_affinity: None,
+//! #         pool: Arc::new(Pool::new(1)),
+//! #         polling: Arc::new(Polling::never()),
+//! #     })?,
+//! #     std::os::unix::net::UnixListener::bind(&socket)?,
+//! # )?;
+//! # let stop = daemon.stop_handle();
+//! # let serving = std::thread::spawn(move || daemon.run());
+//! use std::sync::atomic::{AtomicBool, Ordering};
+//!
 //! use virtio_fs_device::{
-//!     Activation, Device, DeviceConfig, Error, Event, Interrupt, QueueSetup, RingAddresses, VhostUser,
+//!     Activation, Device, DeviceConfig, Event, Interrupt, QueueSetup, RingAddresses, VhostUser,
 //! };
-//! use vm_memory::{GuestAddress, GuestMemoryMmap};
+//! use vm_memory::GuestAddress;
 //!
-//! struct Msi;
-//!
-//! impl Interrupt for Msi {
-//!     fn signal_queue(&self, index: u16) { /* the queue's vector */ }
-//!     fn signal_config(&self) { /* the vector for configuration changes */ }
-//!     fn signal_needs_reset(&self) { /* set DEVICE_NEEDS_RESET, then as above */ }
+//! /// An event for each queue, such as KVM's irqfd.
+//! struct Interrupts {
+//!     queues: Vec<Event>,
+//!     needs_reset: AtomicBool,
 //! }
 //!
-//! # fn memory() -> Arc<GuestMemoryMmap> { unimplemented!() }
-//! # fn accepted() -> u64 { 0 }
-//! # fn ring(index: u16) -> RingAddresses { unimplemented!() }
-//! let mut device = Device::vhost_user(
-//!     &DeviceConfig { tag: Some("myfs".parse().expect("a tag")), ..DeviceConfig::default() },
-//!     VhostUser::new("/run/virtiofsd.sock"),
-//! )?;
+//! impl Interrupt for Interrupts {
+//!     fn signal_queue(&self, index: u16) {
+//!         // What this cannot say, it says the next time.
+//!         let _ = self.queues[usize::from(index)].signal();
+//!     }
+//!
+//!     fn signal_needs_reset(&self) {
+//!         // The transport shows it as DEVICE_NEEDS_RESET; then it interrupts the driver.
+//!         self.needs_reset.store(true, Ordering::Release);
+//!     }
+//!
+//!     fn queue_event(&self, index: u16) -> Option<Event> {
+//!         self.queues.get(usize::from(index)).cloned()
+//!     }
+//! }
+//!
+//! // When the machine is built.
+//! let config = DeviceConfig {
+//!     tag: Some("myfs".parse()?),
+//!     request_queues: Some(1),
+//!     ..DeviceConfig::default()
+//! };
+//! let mut device = Device::vhost_user(&config, VhostUser::new(&socket))?;
+//! assert_eq!(device.device_type(), 26);
+//! assert_eq!(device.queue_max_sizes(), [1024, 1024]);
+//!
+//! # let options = virtio_fs_guest::Options { queue_size: 64, ..Default::default() };
+//! # let guest = virtio_fs_guest::Connection::driver(device.features(), &options)?;
+//! # let layouts = guest.layouts()?;
+//! # let calls: Vec<Event> =
+//! #     layouts.iter().map(|layout| layout.call.try_clone().map(Event::from)).collect::<Result<_, _>>()?;
+//! # let memory = Arc::new(guest.guest_memory()?);
 //! // The driver reads the configuration space, ...
 //! let mut tag = [0; 36];
 //! device.read_config(0, &mut tag);
+//! assert_eq!(&tag[..5], b"myfs\0");
 //! // ... accepts features, ...
-//! device.ack_features(device.features() & accepted())?;
+//! device.ack_features(guest.features())?;
 //! // ... and sets the queues up.
-//! let queues = (0..2)
-//!     .map(|index| QueueSetup { index, ring: ring(index), kick: Event::new().expect("an eventfd") })
-//!     .collect();
-//! device.activate(Activation { memory: memory(), queues, interrupt: Arc::new(Msi) })?;
-//! # Ok::<(), Error>(())
+//! let queues = (0..).zip(&layouts).map(|(index, layout)| QueueSetup {
+//!     index,
+//!     ring: RingAddresses {
+//!         size: layout.size,
+//!         descriptors: GuestAddress(layout.descriptors),
+//!         avail: GuestAddress(layout.available),
+//!         used: GuestAddress(layout.used),
+//!     },
+//!     kick: layout.kick.try_clone().expect("a descriptor").into(),
+//! });
+//! let interrupt = Interrupts { queues: calls, needs_reset: AtomicBool::new(false) };
+//! device.activate(Activation {
+//!     memory,
+//!     queues: queues.collect(),
+//!     interrupt: Arc::new(interrupt),
+//! })?;
+//!
+//! // The guest uses it.
+//! let mut mount = guest.mount(&virtio_fs_guest::MountOptions::default())?;
+//! mount.getattr(fuse_wire::NodeId::ROOT, None)?;
+//!
+//! // The machine stands still for a while.
+//! device.pause()?;
+//! device.resume()?;
+//! mount.getattr(fuse_wire::NodeId::ROOT, None)?;
+//!
+//! // The driver is unloaded.
+//! device.reset()?;
+//! # drop(device);
+//! # stop.stop();
+//! # serving.join().expect("no panic")?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! `vmm` among the examples is a whole VMM around it.
+//!
+//! # What the VMM provides
+//!
+//! | what | for which calls |
+//! |---|---|
+//! | a tag, unless the daemon has one (`--tag`) | [`Device::vhost_user`] |
+//! | the guest's memory; for a daemon each region has to be a file that is mapped as shared, such as a memfd | [`activate`](Device::activate), [`restore`](Device::restore), [`update_memory`](Device::update_memory) |
+//! | for each queue an event that is signalled when the driver notifies it | [`activate`](Device::activate), [`restore`](Device::restore) |
+//! | an [`Interrupt`]; with an event for each queue no thread of the VMM has a part in a request | [`activate`](Device::activate), [`restore`](Device::restore) |
+//! | where the driver put the queues | [`activate`](Device::activate) |
+//! | a place for a [`SavedState`], with all of the guest's memory | [`save`](Device::save), [`restore`](Device::restore) |
+//! | somebody who starts the daemon again when it dies | none: a device looks for it by itself |
+//!
+//! # When the daemon dies
+//! A device has one thread, which sees at once that its daemon is gone, before activation too, and
+//! looks for the next one where that was. The VMM is not held up: it can reset, pause and drop the
+//! device all the time. What becomes of a device in use is up to [`Recovery`]: it goes on with the next
+//! daemon, unnoticed by the guest, where that knows the guest's open files; else the driver is told
+//! that the device needs a reset, rather than left to hang.
+//!
+//! A daemon that breaks the protocol, or takes longer than the [`Timeouts`] allow, is given up in the
+//! same way. Nothing that it does makes a call wait for ever, or panic. It has the guest's memory
+//! mapped, though, and one that was given up while it was busy may still write what it was about to
+//! write: to be sure, end its process.
+//!
+//! # What works with which daemon
+//! The tests in `examples/tests/device.rs` run with both daemons, those in `tests/suite` with ours and
+//! within the process. [`Status::capabilities`] has what the one at hand offers.
+//!
+//! | | `virtiofsd` of this workspace | virtiofsd 1.14 | in the process |
+//! |---|---|---|---|
+//! | tag by the daemon | with `--tag` | with `--tag` | no |
+//! | request queues | up to 63 | up to 255 | up to 255 |
+//! | plugging memory, region by region | yes | yes | yes |
+//! | reset of the whole session | yes | yes | yes |
+//! | a driver that breaks a queue is told | yes | no | yes |
+//! | pages that were written (`LOG_SHMFD`) | yes | yes | yes |
+//! | saving and restoring (`DEVICE_STATE`) | yes | yes | yes |
+//! | what is in flight is kept when it dies (`INFLIGHT_SHMFD`) | yes | no | – |
 //!
 //! # Without a daemon
 //! With the feature `in-process`, a device can be served by threads of the VMM itself:

@@ -286,13 +286,9 @@ impl Interrupt for Lines {
         signal(self.queue_event(index));
     }
 
-    fn signal_config(&self) {
-        signal(self.config.clone());
-    }
-
     fn signal_needs_reset(&self) {
         self.needs_reset.store(true, Ordering::Release);
-        self.signal_config();
+        signal(self.config.clone());
     }
 
     fn queue_event(&self, index: u16) -> Option<Event> {

@@ -57,8 +57,6 @@ impl Interrupt for Interrupts {
         self.layouts[usize::from(index)].call.write(1).unwrap();
     }
 
-    fn signal_config(&self) {}
-
     fn signal_needs_reset(&self) {
         self.needs_reset.fetch_add(1, Ordering::SeqCst);
     }
