@@ -28,7 +28,7 @@ fn exports_in_a_guest() {
     ];
     let root = Daemon::start(&path("root.sock"), Path::new("/"), &["--readonly"]);
     let data = Daemon::start_sharing(&path("data.sock"), exports);
-    let guest = support::boot(&root, &data, "exports.sh", &[]);
+    let guest = support::boot(&root, &data, "exports.sh", &[], &[]);
     println!("{}", guest.wait(PATIENCE).join("\n"));
     assert_eq!(fs::read_to_string(path("rw/moved")).unwrap(), "new\n");
     assert_eq!(fs::read_dir(path("ro")).unwrap().count(), 1);

@@ -44,6 +44,21 @@ impl Guest {
         workload: &Path,
         environment: &[&str],
     ) -> Self {
+        Self::boot_with(root, shares, workload, environment, &[])
+    }
+
+    /// As [`boot`](Self::boot), by a QEMU with the options `qemu` as well.
+    ///
+    /// # Panics
+    /// As [`boot`](Self::boot).
+    #[must_use]
+    pub fn boot_with(
+        root: &Share<'_>,
+        shares: &[Share<'_>],
+        workload: &Path,
+        environment: &[&str],
+        qemu: &[&str],
+    ) -> Self {
         // QEMU dies with the thread that started it, even where that is killed.
         let mut command = Command::new("setpriv");
         command
@@ -56,7 +71,8 @@ impl Guest {
             .arg("-kernel")
             .arg(kernel())
             .arg("-append")
-            .arg(command_line(root, workload, environment));
+            .arg(command_line(root, workload, environment))
+            .args(qemu);
         for share in [root].into_iter().chain(shares) {
             command.args(device(share));
         }

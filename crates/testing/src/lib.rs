@@ -4,6 +4,8 @@
 
 mod console;
 mod guest;
+mod monitor;
 
 pub use console::Console;
 pub use guest::{Guest, PROCESSORS, Share};
+pub use monitor::Monitor;

@@ -48,8 +48,13 @@ impl Host {
 
     /// As [`new`](Self::new), but shares the directory of `other`, which outlives this.
     pub(crate) fn beside(other: &Self, cache: &str, data: &[&str]) -> Self {
+        Self::sharing(other.share(), cache, data)
+    }
+
+    /// As [`new`](Self::new), but shares a directory that is there and outlives this.
+    pub(crate) fn sharing(share: PathBuf, cache: &str, data: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        Self::start(directory, other.share(), cache, data, daemon())
+        Self::start(directory, share, cache, data, daemon())
     }
 
     fn start(
@@ -91,7 +96,12 @@ impl Host {
     /// Boots a guest that runs `workload`, a script of `tests/guest/`, with the variables `environment`,
     /// each `NAME=VALUE` without blanks.
     pub(crate) fn boot(&mut self, workload: &str, environment: &[&str]) -> Guest {
-        boot(&self.root, &self.data, workload, environment)
+        boot(&self.root, &self.data, workload, environment, &[])
+    }
+
+    /// As [`boot`](Self::boot), by a QEMU with the options `qemu` as well.
+    pub(crate) fn boot_with(&mut self, workload: &str, qemu: &[&str]) -> Guest {
+        boot(&self.root, &self.data, workload, &[], qemu)
     }
 
     /// Both daemons still serve, and end when told to.
