@@ -34,11 +34,12 @@ pub(crate) enum LogError {
 ///
 /// Whoever writes to guest memory notes that here, after the write: then it is in the copy of the
 /// page that is taken once the page was found noted. While it is not wanted, that costs a load and a
-/// branch. It carries no fence either: [`set_wanted`](Self::set_wanted) has the other threads make
-/// up for it.
+/// branch. It carries no fence either: who switches it on has the other threads make up for that.
 #[derive(Default)]
 pub(crate) struct DirtyLog {
     wanted: AtomicBool,
+    /// It is wanted, and there is memory for it.
+    active: AtomicBool,
     log: ArcSwapOption<Log>,
 }
 
@@ -93,7 +94,7 @@ impl DirtyLog {
         let len = usize::try_from(len).map_err(|_| short)?;
         let bits = mapping::share(file, given.mmap_offset, len)?;
         self.replace(Log { bits, moved });
-        make_up_for_fences();
+        self.update();
         Ok(())
     }
 
@@ -107,16 +108,14 @@ impl DirtyLog {
 
     /// Says whether what is written is to be noted. From when this returns on, all is that is to be.
     pub(crate) fn set_wanted(&self, wanted: bool) {
-        let before = self.wanted.swap(wanted, Ordering::SeqCst);
-        if wanted && !before {
-            make_up_for_fences();
-        }
+        self.wanted.store(wanted, Ordering::SeqCst);
+        self.update();
     }
 
     /// Whether guest memory up to `end` can be noted, if it is to be.
     pub(crate) fn check(&self, end: u64) -> Result<(), LogError> {
         let log = self.log.load();
-        let Some(log) = log.as_ref().filter(|_| self.wanted.load(Ordering::SeqCst)) else {
+        let Some(log) = log.as_ref().filter(|_| self.active.load(Ordering::SeqCst)) else {
             return Ok(());
         };
         let len = log.bits.size() as u64;
@@ -124,6 +123,14 @@ impl DirtyLog {
             return Err(LogError::Short { len, end });
         }
         Ok(())
+    }
+
+    fn update(&self) {
+        let active = self.wanted.load(Ordering::SeqCst) && self.log.load().is_some();
+        let before = self.active.swap(active, Ordering::SeqCst);
+        if active && !before {
+            make_up_for_fences();
+        }
     }
 
     #[cold]
@@ -147,7 +154,7 @@ impl DirtyLog {
 impl WriteLog for DirtyLog {
     fn wrote(&self, address: GuestAddress, len: usize) {
         compiler_fence(Ordering::SeqCst);
-        if self.wanted.load(Ordering::Relaxed) {
+        if self.active.load(Ordering::Relaxed) {
             self.note(address.0, len);
         }
     }

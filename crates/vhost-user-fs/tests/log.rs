@@ -255,6 +255,22 @@ fn nothing_is_logged_unless_that_is_wanted() {
 }
 
 #[test]
+fn a_device_that_is_reset_logs_nothing_until_that_is_wanted_again() {
+    let mut migration = Migration::new(0);
+    migration.set_log_base(0, LOG_LEN).unwrap();
+    migration.serve(1, places(1, 0x8_0000));
+    assert!(!migration.take_log(0).is_empty());
+    migration.frontend.reset_device().unwrap();
+    migration.want(false);
+    migration.guest.clear_rings();
+    migration.serve(1, places(1, 0x8_0000));
+    assert!(migration.take_log(0).is_empty());
+    migration.want(true);
+    migration.serve(1, places(1, 0x8_0000));
+    assert!(!migration.take_log(0).is_empty());
+}
+
+#[test]
 fn a_log_can_be_given_again() {
     let mut migration = Migration::new(0);
     for n in 0..10 {
