@@ -5,13 +5,13 @@ mod support;
 use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use fuse_fs::{Blocking, Outcome, PayloadSink, PayloadSource, Serve};
 use fuse_wire::abi::{AccessIn, InHeader, OutHeader};
 use fuse_wire::{NodeId, Operation};
 use support::*;
-use virtio_fs_device::{Device, DeviceConfig, Recovery, State, VhostUser};
+use virtio_fs_device::{Device, DeviceConfig, Error, Recovery, State, VhostUser};
 use virtio_fs_guest::Payload;
 use zerocopy::IntoBytes;
 
@@ -145,4 +145,100 @@ fn what_was_in_flight_is_answered_by_the_next_daemon() {
         assert_eq!(guest.machine.resets_needed(), 0);
         assert_eq!(guest.connection.request_queues()[0].in_flight(), 0);
     }
+}
+
+#[test]
+fn no_request_is_lost_however_often_the_daemon_is_killed() {
+    const KILLS: usize = 12;
+    let place = Place::new();
+    let mut daemon = Some(Process::start(&place, false));
+    let mut options = VhostUser::new(place.socket());
+    options.recovery = Recovery::Resume;
+    options.timeouts.connect = LONG;
+    let mut device = Device::<Memory>::vhost_user(&DeviceConfig::default(), options).unwrap();
+    let mut guest = Guest::new(&device, Calls::Direct);
+    guest.machine.start(&mut device);
+    let done = AtomicBool::new(false);
+    let served = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for queue in guest.connection.request_queues() {
+            scope.spawn(|| {
+                while !done.load(Ordering::SeqCst) {
+                    for _ in 0..20 {
+                        let access = Operation::Access(AccessIn::default());
+                        queue.submit(NodeId::ROOT, access, Payload::None).unwrap();
+                    }
+                    for _ in 0..20 {
+                        queue.wait().unwrap().reply().unwrap();
+                        served.fetch_add(1, Ordering::SeqCst);
+                    }
+                    assert_eq!(queue.in_flight(), 0);
+                }
+            });
+        }
+        for kill in 0..KILLS {
+            let before = served.load(Ordering::SeqCst);
+            eventually("the guest goes on", || {
+                served.load(Ordering::SeqCst) > before + 100
+            });
+            drop(daemon.take());
+            // Whatever the VMM does meanwhile.
+            match kill % 4 {
+                0 => {
+                    // It may be noticed in the middle of it.
+                    if device.pause().is_ok() {
+                        device.resume().unwrap_or_else(|error| {
+                            // The device is paused still, and goes on when it is told again.
+                            println!("{error}");
+                        });
+                    }
+                }
+                1 => drop(device.update_memory(Arc::clone(&guest.machine.memory))),
+                2 => eventually("it is noticed", || device.state() == State::Disconnected),
+                _ => {}
+            }
+            std::fs::remove_file(place.socket()).unwrap();
+            daemon = Some(Process::start(&place, false));
+            eventually("the next one is there", || {
+                device.status().reconnects > kill as u64
+            });
+            if device.state() == State::Paused {
+                device.resume().unwrap();
+            }
+            assert_eq!(device.state(), State::Active);
+        }
+        done.store(true, Ordering::SeqCst);
+    });
+    assert_eq!(guest.machine.resets_needed(), 0);
+}
+
+#[test]
+fn a_device_with_requests_in_a_dead_daemon_is_not_saved_without_them() {
+    let place = Place::new();
+    let first = Process::start(&place, true);
+    let mut options = VhostUser::new(place.socket());
+    options.recovery = Recovery::Resume;
+    options.timeouts.connect = LONG;
+    let mut device = Device::<Memory>::vhost_user(&DeviceConfig::default(), options).unwrap();
+    let mut guest = Guest::new(&device, Calls::Direct);
+    guest.machine.start(&mut device);
+    let queue = &mut guest.connection.request_queues()[0];
+    let access = Operation::Access(AccessIn::default());
+    queue.submit(NodeId::ROOT, access, Payload::None).unwrap();
+    eventually("it waits", || seen(&place) == 1);
+    drop(first);
+    eventually("it is gone", || device.state() == State::Disconnected);
+    device.pause().unwrap();
+    std::fs::remove_file(place.socket()).unwrap();
+    let _second = Process::start(&place, false);
+    eventually("it is paused", || device.state() == State::Paused);
+    let error = device.save().unwrap_err();
+    assert!(
+        matches!(error, Error::State(_) | Error::Unsupported(_)),
+        "{error}"
+    );
+    assert_eq!(queue.in_flight(), 1);
+    device.resume().unwrap();
+    queue.wait().unwrap().reply().unwrap();
+    device.pause().unwrap();
 }
