@@ -15,7 +15,7 @@ use std::sync::Arc;
 use fuse_wire::NodeId;
 use machine::*;
 use tempfile::TempDir;
-use virtio_fs_device::{DIRTY_PAGE, Device, DeviceConfig, State, VhostUser};
+use virtio_fs_device::{DIRTY_PAGE, Device, DeviceConfig, Error, SavedState, State, VhostUser};
 use virtio_fs_guest::{MountOptions, Options};
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestRegionMmap};
 
@@ -351,5 +351,85 @@ fn a_device_that_is_not_in_use_is_saved_as_that() {
         };
         assert_eq!(restore(&new), State::Reset);
         assert_eq!(restore(&negotiated), State::Negotiated);
+    });
+}
+
+/// `text`, once more, as a state.
+fn state(text: &str) -> SavedState {
+    serde_json::from_str(text).unwrap()
+}
+
+#[test]
+fn a_state_that_does_not_fit_is_refused() {
+    with_each(|share| {
+        let _daemon = share.serve("a");
+        let mut device = share.device("a");
+        let (mut mount, machine) = Guest::new(&device, Calls::Direct).start(&mut device);
+        mount.getattr(NodeId::ROOT, None).unwrap();
+        device.pause().unwrap();
+        let saved = serde_json::to_value(device.save().unwrap()).unwrap();
+        drop(device);
+        let _other = share.serve("b");
+        let mut device = share.device("b");
+        let mut restore = |change: &dyn Fn(&mut serde_json::Value)| {
+            let mut value = saved.clone();
+            change(&mut value);
+            let interrupt = Arc::clone(&machine.interrupts);
+            let (memory, kicks) = (Arc::clone(&machine.memory), machine.kicks());
+            let result = device.restore(&state(&value.to_string()), memory, &kicks, interrupt);
+            if result.is_err() {
+                assert_ne!(device.state(), State::Paused);
+            }
+            result
+        };
+        let error = restore(&|state| state["version"] = 2.into()).unwrap_err();
+        assert!(matches!(error, Error::StateVersion(2)), "{error}");
+        let error = restore(&|state| state["tag"] = "other".into()).unwrap_err();
+        assert!(matches!(error, Error::State(_)), "{error}");
+        let error = restore(&|state| state["request_queues"] = 7.into()).unwrap_err();
+        assert!(matches!(error, Error::State(_)), "{error}");
+        let error = restore(&|state| state["features"] = (1u64 << 34).into()).unwrap_err();
+        assert!(matches!(error, Error::UnknownFeatures(_)), "{error}");
+        let queue = "/active/queues/0";
+        let change = |field: &'static str, value: u64| {
+            move |state: &mut serde_json::Value| {
+                state.pointer_mut(queue).unwrap()[field] = value.into();
+            }
+        };
+        let error = restore(&change("index", 9)).unwrap_err();
+        assert!(matches!(error, Error::Queue(9)), "{error}");
+        let size = |state: &mut serde_json::Value| {
+            state.pointer_mut(queue).unwrap()["ring"]["size"] = 3.into();
+        };
+        let error = restore(&size).unwrap_err();
+        assert!(matches!(error, Error::QueueSize(3)), "{error}");
+        restore(&|_| ()).unwrap();
+        device.resume().unwrap();
+        mount.getattr(NodeId::ROOT, None).unwrap();
+    });
+}
+
+#[test]
+fn a_daemon_refuses_what_is_not_its_state() {
+    with_each(|share| {
+        let _daemon = share.serve("a");
+        let mut device = share.device("a");
+        let (mut mount, machine) = Guest::new(&device, Calls::Direct).start(&mut device);
+        mount.getattr(NodeId::ROOT, None).unwrap();
+        device.pause().unwrap();
+        let mut saved = serde_json::to_value(device.save().unwrap()).unwrap();
+        drop(device);
+        *saved.pointer_mut("/active/backend").unwrap() = vec![0xa5u8; 100_000].into();
+        let _other = share.serve("b");
+        let mut device = share.device("b");
+        let interrupt = Arc::clone(&machine.interrupts);
+        let memory = Arc::clone(&machine.memory);
+        let kicks = machine.kicks();
+        let error = device
+            .restore(&state(&saved.to_string()), memory, &kicks, interrupt)
+            .unwrap_err();
+        let gone = matches!(error, Error::Refused { .. } | Error::Disconnected { .. });
+        assert!(gone, "{error}");
+        assert_ne!(device.state(), State::Paused);
     });
 }

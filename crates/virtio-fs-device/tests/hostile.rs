@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use support::fake::{self, FAULTS, Fault};
 use support::*;
-use virtio_fs_device::{Device, DeviceConfig, Error, Timeouts, VhostUser};
+use virtio_fs_device::{Device, DeviceConfig, Error, Recovery, Timeouts, VhostUser};
 
 /// How long the daemon has for anything.
 const LIMIT: Duration = Duration::from_millis(40);
@@ -139,6 +139,30 @@ fn a_daemon_has_no_more_state_than_is_wanted() {
             .filter_map(Result::err)
             .any(|error| too_large(&error))
     );
+}
+
+#[test]
+fn a_daemon_may_lack_anything() {
+    for bit in 0..64 {
+        let protocol = fake::ALL & !(1 << bit);
+        let mut daemon = VhostUser::by(move || {
+            let (ours, theirs) = UnixStream::pair()?;
+            std::thread::spawn(move || {
+                fake::serve_with(protocol, theirs, Fault::Silence, usize::MAX)
+            });
+            Ok(ours)
+        });
+        daemon.recovery = Recovery::Resume;
+        let lacking = 1u64 << bit;
+        let result = live(daemon);
+        match lacking {
+            fake::CONFIG => assert!(matches!(result, Err(Error::NoTag))),
+            fake::LOG_SHMFD | fake::DEVICE_STATE => {
+                assert!(matches!(result, Err(Error::Unsupported(_))), "{result:?}");
+            }
+            _ => result.unwrap(),
+        }
+    }
 }
 
 #[test]

@@ -63,13 +63,54 @@ pub(crate) const FAULTS: [Fault; 14] = [
 
 const NEED_REPLY: u32 = 1 << 3;
 
+pub(crate) const MQ: u64 = 1 << 0;
+pub(crate) const LOG_SHMFD: u64 = 1 << 1;
+pub(crate) const REPLY_ACK: u64 = 1 << 3;
+pub(crate) const CONFIG: u64 = 1 << 9;
+pub(crate) const INFLIGHT_SHMFD: u64 = 1 << 12;
+pub(crate) const RESET_DEVICE: u64 = 1 << 13;
+pub(crate) const CONFIGURE_MEM_SLOTS: u64 = 1 << 15;
+pub(crate) const DEVICE_STATE: u64 = 1 << 19;
+
+/// All protocol features that matter.
+pub(crate) const ALL: u64 = MQ
+    | LOG_SHMFD
+    | REPLY_ACK
+    | CONFIG
+    | INFLIGHT_SHMFD
+    | RESET_DEVICE
+    | CONFIGURE_MEM_SLOTS
+    | DEVICE_STATE;
+
 /// Serves `stream`, with `fault` at message `at`, counted from 0, and returns how many came.
-pub(crate) fn serve(mut stream: UnixStream, fault: Fault, at: usize) -> usize {
+pub(crate) fn serve(stream: UnixStream, fault: Fault, at: usize) -> usize {
+    serve_with(ALL, stream, fault, at)
+}
+
+/// As [`serve`], with the protocol features `protocol`.
+pub(crate) fn serve_with(protocol: u64, mut stream: UnixStream, fault: Fault, at: usize) -> usize {
+    let needed = |request| match request {
+        6 => LOG_SHMFD,
+        17 => MQ,
+        24 => CONFIG,
+        31 | 32 => INFLIGHT_SHMFD,
+        34 => RESET_DEVICE,
+        36..=38 => CONFIGURE_MEM_SLOTS,
+        42 | 43 => DEVICE_STATE,
+        _ => 0,
+    };
     for count in 0.. {
         let Some((request, flags, body, given)) = receive(&mut stream) else {
             return count;
         };
-        let answer = answer(request, flags, &body);
+        let needed = needed(request);
+        assert_eq!(needed & protocol, needed, "{request} was not agreed on");
+        let asks = flags & NEED_REPLY == 0 || protocol & REPLY_ACK != 0;
+        assert!(asks, "no acknowledgement was agreed on");
+        let answer = match request {
+            15 => Some(protocol.to_ne_bytes().to_vec()),
+            _ => answer(request, flags, &body),
+        };
         if count == at {
             misbehave(
                 &mut stream,
@@ -116,8 +157,6 @@ fn answer(request: u32, flags: u32, body: &[u8]) -> Option<Vec<u8>> {
     match request {
         // GET_FEATURES: all that there are.
         1 => number(1 << 32 | 1 << 30 | 1 << 29 | 1 << 28 | 1 << 26),
-        // GET_PROTOCOL_FEATURES, but not to give descriptors back.
-        15 => number(1 << 0 | 1 << 1 | 1 << 3 | 1 << 9 | 1 << 12 | 1 << 13 | 1 << 15 | 1 << 19),
         17 => number(64),
         36 => number(32),
         // GET_CONFIG
