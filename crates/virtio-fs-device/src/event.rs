@@ -1,10 +1,10 @@
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::sys;
@@ -28,31 +28,52 @@ impl Event {
 
     /// Signals whoever waits for it. One that is signalled already stays so.
     ///
+    /// Whoever else has the descriptor, such as a daemon, can fill it up and have writes wait for room:
+    /// without room it is left as it is.
+    ///
     /// # Errors
     /// It is no eventfd.
     pub fn signal(&self) -> io::Result<()> {
+        if !self.is_ready_for(PollFlags::OUT) {
+            return Ok(());
+        }
         match rustix::io::write(&self.0, &1u64.to_ne_bytes()) {
             Ok(_) | Err(Errno::AGAIN) => Ok(()),
             Err(errno) => Err(errno.into()),
         }
     }
 
-    /// How often it was signalled since this was last asked. 0 where it does not wait and was not; one
-    /// that was made without `EFD_NONBLOCK` waits.
+    /// How often it was signalled since this was last asked, without waiting.
     pub fn take(&self) -> u64 {
+        /// Where the file is, as an eventfd is nowhere (`preadv2(2)`).
+        const HERE: u64 = u64::MAX;
         let mut count = [0; size_of::<u64>()];
-        match rustix::io::read(&self.0, &mut count) {
-            Ok(_) => u64::from_ne_bytes(count),
-            Err(_) => 0,
-        }
+        let into = &mut [IoSliceMut::new(&mut count)];
+        let read = match preadv2(&self.0, into, HERE, ReadWriteFlags::NOWAIT) {
+            // Linux before 5.8.
+            Err(Errno::OPNOTSUPP) if self.is_signalled() => rustix::io::read(&self.0, &mut count),
+            read => read,
+        };
+        read.map_or(0, |_| u64::from_ne_bytes(count))
     }
 }
 
 impl Event {
     /// Whether it is signalled; it stays so.
     pub(crate) fn is_signalled(&self) -> bool {
-        let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
-        matches!(poll(&mut fds, Some(&Timespec::default())), Ok(1..))
+        self.is_ready_for(PollFlags::IN)
+    }
+
+    fn is_ready_for(&self, flags: PollFlags) -> bool {
+        let mut fds = [PollFd::new(&self.0, flags)];
+        loop {
+            match poll(&mut fds, Some(&Timespec::default())) {
+                Ok(count) => return count > 0,
+                Err(Errno::INTR) => {}
+                // Whatever is done with it says what is wrong.
+                Err(_) => return true,
+            }
+        }
     }
 }
 
@@ -85,5 +106,31 @@ impl From<File> for Event {
 impl From<EventFd> for Event {
     fn from(event: EventFd) -> Self {
         sys::descriptor_of(event).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_counts_and_does_not_wait() {
+        let event = Event::new().unwrap();
+        assert_eq!((event.take(), event.is_signalled()), (0, false));
+        event.signal().unwrap();
+        event.signal().unwrap();
+        assert!(event.is_signalled());
+        assert_eq!((event.take(), event.take()), (2, 0));
+    }
+
+    #[test]
+    fn nobody_who_shares_it_can_have_it_wait() {
+        // As it is made without EFD_NONBLOCK, or by whoever takes that away.
+        let event = Event::from(EventFd::new(0).unwrap());
+        assert_eq!(event.take(), 0);
+        let most = (u64::MAX - 1).to_ne_bytes();
+        rustix::io::write(&event, &most).unwrap();
+        event.signal().unwrap();
+        assert_eq!(event.take(), u64::MAX - 1);
     }
 }

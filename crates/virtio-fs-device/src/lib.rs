@@ -134,7 +134,7 @@
 //! | what | for which calls |
 //! |---|---|
 //! | a tag, unless the daemon has one (`--tag`) | [`Device::vhost_user`] |
-//! | the guest's memory; for a daemon each region has to be a file that is mapped as shared, such as a memfd | [`activate`](Device::activate), [`restore`](Device::restore), [`update_memory`](Device::update_memory) |
+//! | the guest's memory; for a daemon each region has to be a file that is mapped as shared, such as a memfd, and best sealed, as a daemon could cut it short | [`activate`](Device::activate), [`restore`](Device::restore), [`update_memory`](Device::update_memory) |
 //! | for each queue an event that is signalled when the driver notifies it | [`activate`](Device::activate), [`restore`](Device::restore) |
 //! | an [`Interrupt`]; with an event for each queue no thread of the VMM has a part in a request | [`activate`](Device::activate), [`restore`](Device::restore) |
 //! | where the driver put the queues | [`activate`](Device::activate) |

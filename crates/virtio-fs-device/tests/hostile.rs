@@ -171,18 +171,20 @@ fn a_device_is_dropped_while_a_daemon_says_nothing() {
     let listener = std::os::unix::net::UnixListener::bind(place.socket()).unwrap();
     let mut options = VhostUser::new(place.socket());
     options.timeouts.message = LONG;
+    let (made, is_made) = std::sync::mpsc::channel();
     let accepted = std::thread::spawn(move || {
         let (first, _) = listener.accept().unwrap();
         let stream = first.try_clone().unwrap();
         let serving = std::thread::spawn(|| fake::serve(first, Fault::Silence, usize::MAX));
         // It dies, and the next one accepts the connection and no more.
-        std::thread::sleep(Duration::from_millis(50));
+        is_made.recv().unwrap();
         stream.shutdown(std::net::Shutdown::Both).unwrap();
         serving.join().unwrap();
         let second = listener.accept().unwrap();
         (listener, second)
     });
     let device = Device::<Memory>::vhost_user(&DeviceConfig::default(), options).unwrap();
+    made.send(()).unwrap();
     let silent = accepted.join().unwrap();
     timed(|| drop(device));
     drop(silent);

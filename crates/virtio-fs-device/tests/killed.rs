@@ -184,15 +184,9 @@ fn no_request_is_lost_however_often_the_daemon_is_killed() {
             drop(daemon.take());
             // Whatever the VMM does meanwhile.
             match kill % 4 {
-                0 => {
-                    // It may be noticed in the middle of it.
-                    if device.pause().is_ok() {
-                        device.resume().unwrap_or_else(|error| {
-                            // The device is paused still, and goes on when it is told again.
-                            println!("{error}");
-                        });
-                    }
-                }
+                // It may be noticed in the middle of it; then the device is active still, or paused
+                // until it is told again.
+                0 => drop(device.pause().and_then(|()| device.resume())),
                 1 => drop(device.update_memory(Arc::clone(&guest.machine.memory))),
                 2 => eventually("it is noticed", || device.state() == State::Disconnected),
                 _ => {}

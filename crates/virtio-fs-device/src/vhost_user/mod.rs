@@ -8,6 +8,7 @@ mod monitor;
 mod options;
 mod regions;
 mod relay;
+mod rings;
 mod session;
 mod shared;
 mod transfer;
@@ -137,7 +138,9 @@ impl<M: GuestSpace> Backend<M> for VhostUserBackend<M> {
     }
 
     fn activate(&mut self, features: u64, activation: Activation<M>) -> Result<(), Error> {
-        let regions = regions::Region::all(&*activation.memory.memory())?;
+        let memory = activation.memory.memory();
+        let regions = regions::Region::all(&*memory)?;
+        rings::check(&activation.queues, &*memory, features)?;
         let (active, relay) = self.set_up(features, activation)?;
         let mut control = self.shared.control();
         if let Some(session) = &control.session {
@@ -257,7 +260,9 @@ impl<M: GuestSpace> Backend<M> for VhostUserBackend<M> {
         if saved.backend.len() as u64 > self.shared.options.state_limit {
             return Err(Error::StateSize(self.shared.options.state_limit));
         }
-        let regions = regions::Region::all(&*activation.memory.memory())?;
+        let memory = activation.memory.memory();
+        let regions = regions::Region::all(&*memory)?;
+        rings::check(&activation.queues, &*memory, features)?;
         let (mut active, relay) = self.set_up(features, activation)?;
         active.running = false;
         for (served, queue) in active.rings.iter_mut().zip(&saved.queues) {
