@@ -4,6 +4,7 @@ mod common;
 
 use std::collections::HashMap;
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::time::{Duration, Instant};
@@ -11,8 +12,9 @@ use std::time::{Duration, Instant};
 use common::*;
 use fuse_fs::{Blocking, Outcome, PayloadSink, PayloadSource, Serve};
 use fuse_wire::abi::{InHeader, OutHeader};
+use vhost::vhost_user::message::VhostUserInflight;
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
-use vhost::{VhostBackend, VhostUserMemoryRegionInfo};
+use vhost::{VhostBackend, VhostUserDirtyLogRegion, VhostUserMemoryRegionInfo};
 use vhost_user_fs::BackendConfig;
 use virtio_fs_queue::Pool;
 use vm_memory::{Bytes, GuestAddress};
@@ -215,7 +217,7 @@ impl Unrest {
     fn disturb(&mut self, frontend: &mut Frontend, guests: &[Guest]) {
         let queue = self.next(QUEUES as u64) as usize;
         let guest = &guests[queue];
-        match self.next(7) {
+        match self.next(10) {
             0 => {
                 let base = frontend.get_vring_base(queue).unwrap();
                 guest.set_up(frontend, queue, base as u16);
@@ -228,6 +230,9 @@ impl Unrest {
             3 => frontend.set_vring_call(queue, &guest.call).unwrap(),
             4 => guest.set_addresses(frontend, queue),
             5 => self.plug(frontend),
+            6 => record(frontend),
+            7 => self.set_log(frontend),
+            8 => self.toggle_log(frontend),
             _ => {
                 guest.give_memory(frontend);
                 self.plugged = false;
@@ -235,9 +240,24 @@ impl Unrest {
         }
     }
 
+    fn set_log(&mut self, frontend: &Frontend) {
+        let region = VhostUserDirtyLogRegion {
+            mmap_size: 2 * LEN / 4096 / 8,
+            mmap_offset: 0,
+            mmap_handle: self.spare.as_raw_fd(),
+        };
+        frontend.set_log_base(0, Some(region)).unwrap();
+    }
+
+    fn toggle_log(&mut self, frontend: &Frontend) {
+        const LOG_ALL: u64 = 1 << 26;
+        let features = frontend.get_features().unwrap();
+        let unwanted = self.next(2) * LOG_ALL;
+        frontend.set_features(features & !unwanted).unwrap();
+    }
+
     /// Adds a region of memory, or removes it where it is there.
     fn plug(&mut self, frontend: &mut Frontend) {
-        use std::os::fd::AsRawFd;
         let region = VhostUserMemoryRegionInfo {
             guest_phys_addr: LEN,
             memory_size: LEN,
@@ -252,6 +272,13 @@ impl Unrest {
         }
         self.plugged = !self.plugged;
     }
+}
+
+/// Has what is in flight recorded anew.
+fn record(frontend: &mut Frontend) {
+    let asked = VhostUserInflight::new(0, 0, QUEUES as u16, SIZE);
+    let (made, file) = frontend.get_inflight_fd(&asked).unwrap();
+    frontend.set_inflight_fd(&made, file.as_raw_fd()).unwrap();
 }
 
 /// Drives all queues until each has had its requests answered, and does not leave them alone.
