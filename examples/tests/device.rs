@@ -194,6 +194,38 @@ fn memory_comes_and_goes() {
     });
 }
 
+/// More regions than can be announced at once.
+#[test]
+fn a_machine_may_have_many_regions_of_memory() {
+    with_each(|share| {
+        let _daemon = share.serve("a");
+        let mut device = share.device("a");
+        let guest = Guest::new(&device, Calls::Direct);
+        let mut all = (*guest.machine.memory).clone();
+        for number in 0..30u64 {
+            let file = tempfile::tempfile().unwrap();
+            file.set_len(1 << 16).unwrap();
+            let file = Some(FileOffset::new(file, 0));
+            let address = GuestAddress((1 << 33) + (number << 20));
+            let region = GuestRegionMmap::from_range(address, 1 << 16, file).unwrap();
+            all = all.insert_region(Arc::new(region)).unwrap();
+        }
+        let all = Arc::new(all);
+        let few = Arc::clone(&guest.machine.memory);
+        let (mut mount, mut machine) = guest.start(&mut device);
+        device.update_memory(Arc::clone(&all)).unwrap();
+        mount.getattr(NodeId::ROOT, None).unwrap();
+        // All at once, with the first of them behind the others.
+        device.reset().unwrap();
+        mount.connection().reset().unwrap();
+        machine.memory = Arc::clone(&all);
+        machine.start(&mut device);
+        mount.remount(&MountOptions::default()).unwrap();
+        device.update_memory(few).unwrap();
+        mount.getattr(NodeId::ROOT, None).unwrap();
+    });
+}
+
 #[test]
 fn a_driver_whose_daemon_is_killed_is_told_to_reset() {
     with_each(|share| {

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use fuse_fs::{Blocking, Outcome, PayloadSink, PayloadSource, Serve};
 use fuse_wire::abi::{AccessIn, InHeader, OutHeader};
@@ -234,5 +235,31 @@ fn a_device_with_requests_in_a_dead_daemon_is_not_saved_without_them() {
     assert_eq!(queue.in_flight(), 1);
     device.resume().unwrap();
     queue.wait().unwrap().reply().unwrap();
+    device.pause().unwrap();
+}
+
+#[test]
+fn a_pause_does_not_wait_for_ever_for_what_is_in_flight() {
+    let place = Place::new();
+    let first = Process::start(&place, true);
+    let mut options = VhostUser::new(place.socket());
+    options.recovery = Recovery::Resume;
+    options.timeouts.connect = LONG;
+    options.timeouts.stop = Duration::from_millis(100);
+    let mut device = Device::<Memory>::vhost_user(&DeviceConfig::default(), options).unwrap();
+    let mut guest = Guest::new(&device, Calls::Direct);
+    guest.machine.start(&mut device);
+    let queue = &mut guest.connection.request_queues()[0];
+    let access = Operation::Access(AccessIn::default());
+    queue.submit(NodeId::ROOT, access, Payload::None).unwrap();
+    eventually("it waits", || seen(&place) == 1);
+    let error = device.pause().unwrap_err();
+    assert!(matches!(error, Error::Timeout { .. }), "{error}");
+    eventually("it is given up", || device.state() == State::Disconnected);
+    drop(first);
+    std::fs::remove_file(place.socket()).unwrap();
+    let _second = Process::start(&place, false);
+    queue.wait().unwrap().reply().unwrap();
+    eventually("it goes on", || device.state() == State::Active);
     device.pause().unwrap();
 }
