@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use support::fake::{self, FAULTS, Fault};
 use support::*;
-use virtio_fs_device::{Device, DeviceConfig, Error, Recovery, Timeouts, VhostUser};
+use virtio_fs_device::{Device, DeviceConfig, Error, Recovery, State, Timeouts, VhostUser};
 
 /// How long the daemon has for anything.
 const LIMIT: Duration = Duration::from_millis(40);
@@ -139,6 +139,33 @@ fn a_daemon_has_no_more_state_than_is_wanted() {
             .filter_map(Result::err)
             .any(|error| too_large(&error))
     );
+}
+
+#[test]
+fn a_driver_that_tries_again_is_served() {
+    let (mut failed, mut at) = (0, 0);
+    loop {
+        let daemon = daemon(Fault::HangUp, at, Arc::default());
+        at += 1;
+        let config = DeviceConfig::default();
+        let Ok(mut device) = Device::<Memory>::vhost_user(&config, daemon) else {
+            continue;
+        };
+        let machine = Guest::new(&device, Calls::Relayed).machine;
+        device.ack_features(machine.features).unwrap();
+        if device.activate(machine.activation()).is_ok() {
+            break;
+        }
+        failed += 1;
+        // Whether it was noticed already or not.
+        device.activate(machine.activation()).unwrap();
+        eventually("it is served", || {
+            let status = device.status();
+            status.state == State::Active && status.reconnects == 1
+        });
+        assert_eq!(machine.resets_needed(), 0);
+    }
+    assert!(failed > 10, "{failed}");
 }
 
 #[test]

@@ -46,7 +46,8 @@ pub(super) struct Active<M> {
     pub(super) inflight: Option<Inflight>,
     /// Whether the queues are to be served.
     pub(super) running: bool,
-    /// Whether a daemon has ever been told to serve them.
+    /// Whether a daemon has ever been told to serve them, or what they were before: it then knows more
+    /// than what is here.
     pub(super) begun: bool,
 }
 

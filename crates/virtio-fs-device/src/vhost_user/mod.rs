@@ -265,6 +265,7 @@ impl<M: GuestSpace> Backend<M> for VhostUserBackend<M> {
         rings::check(&activation.queues, &*memory, features)?;
         let (mut active, relay) = self.set_up(features, activation)?;
         active.running = false;
+        active.begun = true;
         for (served, queue) in active.rings.iter_mut().zip(&saved.queues) {
             served.base = Some(queue.next_avail);
         }

@@ -120,8 +120,10 @@ impl<M: GuestSpace> Shared<M> {
 
     /// Notes that there is no daemon, and returns whom to tell where the device has failed by it.
     fn lose(&self, control: &mut Control<M>, error: Error) -> Option<Arc<Relay>> {
+        // What no daemon has begun to serve, the next one can serve as well.
+        let begun = control.active.as_ref().is_some_and(|active| active.begun);
         let lost = Happening::Lost {
-            resumable: self.capabilities.survives_daemon,
+            resumable: self.capabilities.survives_daemon || !begun,
         };
         if !self.health.happen(lost, Some(Arc::new(error))) {
             return None;
@@ -163,13 +165,9 @@ impl<M: GuestSpace> Shared<M> {
             None => Ok(()),
         };
         if let Err(error) = told {
-            let begun = control.active.as_ref().is_some_and(|active| active.begun);
             drop(session);
             // It may have served something, which the next one knows nothing of.
-            let failed = match begun {
-                true => self.lose(&mut control, deadline.gone()),
-                false => None,
-            };
+            let failed = self.lose(&mut control, deadline.gone());
             drop(control);
             tell_of_failure(failed);
             return Err(error);
