@@ -167,7 +167,8 @@ impl<M> Device<M> {
     }
 
     /// Stops the device for a while: returns when what was in flight is done, or after a time-out.
-    /// The memory is not written any more then.
+    /// The memory is not written any more then. Without a daemon it is not anyway, and the next one
+    /// leaves it alone until [`resume`](Self::resume).
     ///
     /// # Errors
     /// The daemon did not stop; it was given up, and one that takes its place goes on as if this had
@@ -181,6 +182,9 @@ impl<M> Device<M> {
     }
 
     /// Goes on after a [`pause`](Self::pause) or a [`restore`](Self::restore).
+    ///
+    /// With a daemon, the driver is interrupted for every queue that it uses: an interrupt that was
+    /// under way when the machine stopped may not be in its state.
     ///
     /// # Errors
     /// The daemon failed: the device stays paused.
