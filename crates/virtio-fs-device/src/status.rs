@@ -106,11 +106,12 @@ impl Health {
         before.phase != Phase::Failed && inner.lifecycle.phase == Phase::Failed
     }
 
-    /// Notes that the driver broke queue `index`; it is to be told so.
-    pub(crate) fn broke(&self, index: u16) {
+    /// Notes that the driver broke queue `index`, and returns whether it is to be told so: once, until
+    /// it resets the device.
+    pub(crate) fn broke(&self, index: u16) -> bool {
         let mut inner = self.lock();
-        inner.broken = true;
         inner.last_error = Some(Arc::new(Error::Broken(index)));
+        !std::mem::replace(&mut inner.broken, true)
     }
 
     /// Notes an error that changes nothing.

@@ -92,8 +92,9 @@ impl<M: GuestSpace> Ring<M> {
             Arc::clone(&around.interrupt),
         );
         let broken = Box::new(move || {
-            health.broke(index);
-            interrupt.signal_needs_reset();
+            if health.broke(index) {
+                interrupt.signal_needs_reset();
+            }
         });
         let worker = Worker::start(place, queue, kick, broken);
         self.worker = Some(worker.map_err(Error::io("start the thread of a queue"))?);

@@ -61,8 +61,7 @@ impl Relay {
             }
         }
         for (index, error) in &self.queues {
-            if error.take() > 0 {
-                health.broke(*index);
+            if error.take() > 0 && health.broke(*index) {
                 self.interrupt.signal_needs_reset();
             }
         }
