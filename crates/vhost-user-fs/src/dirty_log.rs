@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering, compiler_fence};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::thread;
 
 use arc_swap::ArcSwapOption;
@@ -39,7 +39,7 @@ pub(crate) enum LogError {
 pub(crate) struct DirtyLog {
     wanted: AtomicBool,
     /// It is wanted, and there is memory for it.
-    active: AtomicBool,
+    active: Arc<AtomicBool>,
     log: ArcSwapOption<Log>,
 }
 
@@ -133,13 +133,6 @@ impl DirtyLog {
         }
     }
 
-    #[cold]
-    fn note(&self, start: u64, len: usize) {
-        if let Some(log) = &*self.log.load() {
-            log.note(start, start.saturating_add(len as u64));
-        }
-    }
-
     fn replace(&self, log: Log) {
         let Some(before) = self.log.swap(Some(Arc::new(log))) else {
             return;
@@ -153,10 +146,13 @@ impl DirtyLog {
 
 impl WriteLog for DirtyLog {
     fn wrote(&self, address: GuestAddress, len: usize) {
-        compiler_fence(Ordering::SeqCst);
-        if self.active.load(Ordering::Relaxed) {
-            self.note(address.0, len);
+        if let Some(log) = &*self.log.load() {
+            log.note(address.0, address.0.saturating_add(len as u64));
         }
+    }
+
+    fn switch(&self) -> Option<Arc<AtomicBool>> {
+        Some(Arc::clone(&self.active))
     }
 }
 

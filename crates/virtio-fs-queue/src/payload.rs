@@ -4,19 +4,19 @@ use std::os::fd::BorrowedFd;
 use fuse_fs::{IoFlags, PayloadSink, PayloadSource};
 use vm_memory::GuestMemoryRegion;
 
-use crate::WriteLog;
 use crate::segment::Cursor;
 use crate::sys::Buffers;
+use crate::write_log::Log;
 
 /// The room in guest memory for the data of a reply.
 pub(crate) struct GuestSink<'c, 'm, R> {
     free: Cursor<'c, 'm, R>,
     written: usize,
-    log: Option<&'c dyn WriteLog>,
+    log: Option<&'c Log>,
 }
 
 impl<'c, 'm, R: GuestMemoryRegion> GuestSink<'c, 'm, R> {
-    pub(crate) const fn new(free: Cursor<'c, 'm, R>, log: Option<&'c dyn WriteLog>) -> Self {
+    pub(crate) const fn new(free: Cursor<'c, 'm, R>, log: Option<&'c Log>) -> Self {
         Self {
             free,
             written: 0,

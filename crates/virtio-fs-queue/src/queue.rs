@@ -19,6 +19,7 @@ use crate::ring::{self, Ring, UsedElement};
 use crate::storage::Storage;
 use crate::sys::ReplyBuffer;
 use crate::used::{Batch, UsedEnd};
+use crate::write_log::Log;
 use crate::{GuestSpace, InFlightRecord, Position, QueueConfig, Resources, RingError, StartError};
 
 /// How often what waits is told to give up, while the queue waits for it to do so.
@@ -39,6 +40,7 @@ pub struct Queue<AS: GuestSpace> {
 pub(crate) struct Shared<AS> {
     pub(crate) config: QueueConfig,
     pub(crate) resources: Resources<AS>,
+    log: Option<Log>,
     pub(crate) used: UsedEnd,
     pub(crate) in_flight: InFlight,
     /// The driver broke a rule of the ring.
@@ -115,6 +117,7 @@ impl<AS: GuestSpace> Queue<AS> {
         Ok(Self {
             shared: Arc::new(Shared {
                 config,
+                log: resources.log.clone().map(Log::new),
                 resources,
                 used: UsedEnd::new(next_used, record),
                 in_flight: InFlight::default(),
@@ -478,13 +481,13 @@ impl<AS: GuestSpace> Shared<AS> {
         &'m self,
         memory: &'m M,
     ) -> Result<Ring<'m, MS<'m, M>>, RingError> {
-        ring::find(memory, &self.config, self.resources.log.as_deref())
+        ring::find(memory, &self.config, self.log.as_ref())
     }
 
     pub(crate) fn server(&self) -> Server<'_> {
         Server {
             filesystem: &*self.resources.filesystem,
-            log: self.resources.log.as_deref(),
+            log: self.log.as_ref(),
             stats: &self.resources.stats,
         }
     }

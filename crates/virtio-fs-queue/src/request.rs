@@ -8,10 +8,11 @@ use fuse_wire::{Errno, MAX_ARGUMENTS, argument_len_before_payload};
 use vm_memory::GuestMemoryRegion;
 use zerocopy::{FromBytes, IntoBytes};
 
+use crate::Stats;
 use crate::chain::Chain;
 use crate::payload::{GuestSink, GuestSource};
 use crate::segment::Cursor;
-use crate::{Stats, WriteLog};
+use crate::write_log::Log;
 
 const IN_HEADER_LEN: usize = size_of::<InHeader>();
 const OUT_HEADER_LEN: usize = size_of::<OutHeader>();
@@ -31,7 +32,7 @@ pub(crate) enum Served {
 #[derive(Clone, Copy)]
 pub(crate) struct Server<'s> {
     pub(crate) filesystem: &'s dyn Serve,
-    pub(crate) log: Option<&'s dyn WriteLog>,
+    pub(crate) log: Option<&'s Log>,
     pub(crate) stats: &'s Stats,
 }
 

@@ -3,7 +3,8 @@ use std::sync::atomic::{Ordering, fence};
 use vm_memory::bitmap::{BitmapSlice, MS};
 use vm_memory::{AtomicAccess, Bytes, GuestAddress, GuestMemoryBackend, VolatileSlice};
 
-use crate::{QueueConfig, RingArea, RingError, WriteLog};
+use crate::write_log::Log;
+use crate::{QueueConfig, RingArea, RingError};
 
 /// `VIRTQ_AVAIL_F_NO_INTERRUPT`.
 const NO_INTERRUPT: u16 = 1;
@@ -24,7 +25,7 @@ pub(crate) struct Ring<'m, B> {
     avail: VolatileSlice<'m, B>,
     used: VolatileSlice<'m, B>,
     config: &'m QueueConfig,
-    log: Option<&'m dyn WriteLog>,
+    log: Option<&'m Log>,
 }
 
 /// A chain to give back.
@@ -40,7 +41,7 @@ pub(crate) struct UsedElement {
 pub(crate) fn find<'m, M: GuestMemoryBackend>(
     memory: &'m M,
     config: &'m QueueConfig,
-    log: Option<&'m dyn WriteLog>,
+    log: Option<&'m Log>,
 ) -> Result<Ring<'m, MS<'m, M>>, RingError> {
     let slice = |area| {
         memory
@@ -182,7 +183,7 @@ impl<'m, B: BitmapSlice> Ring<'m, B> {
         self.used
             .store(value, offset, order)
             .map_err(|_| outside(self.config, RingArea::Used))?;
-        if let Some(log) = self.log {
+        if let Some(log) = self.log.and_then(Log::if_on) {
             let address = self.config.used.0.saturating_add(offset as u64);
             log.wrote(GuestAddress(address), size_of::<T>());
         }

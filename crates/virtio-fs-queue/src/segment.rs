@@ -4,7 +4,7 @@ use vm_memory::{
     VolatileSlice,
 };
 
-use crate::WriteLog;
+use crate::write_log::Log;
 
 /// A contiguous run of guest memory, found in its region.
 #[derive(Debug)]
@@ -192,7 +192,7 @@ impl<'c, 'm, R: GuestMemoryRegion> Cursor<'c, 'm, R> {
 
     /// Copies from `data` as much as there is room for, notes that in `log`, and returns how many
     /// bytes that was.
-    pub(crate) fn write(&mut self, data: &[u8], log: Option<&dyn WriteLog>) -> usize {
+    pub(crate) fn write(&mut self, data: &[u8], log: Option<&Log>) -> usize {
         let mut left = data;
         for piece in self.pieces(data.len()) {
             let Some(slice) = piece.slice() else { break };
@@ -208,7 +208,7 @@ impl<'c, 'm, R: GuestMemoryRegion> Cursor<'c, 'm, R> {
 
     /// Notes that the next `len` bytes were written to by a system call, in `log`, too, and goes on
     /// behind them.
-    pub(crate) fn advance_written(&mut self, len: usize, log: Option<&dyn WriteLog>) {
+    pub(crate) fn advance_written(&mut self, len: usize, log: Option<&Log>) {
         for piece in self.pieces(len) {
             piece.mark_dirty();
         }
@@ -217,8 +217,8 @@ impl<'c, 'm, R: GuestMemoryRegion> Cursor<'c, 'm, R> {
     }
 
     /// Notes in `log` that the next `len` bytes were written to.
-    fn note(&self, len: usize, log: Option<&dyn WriteLog>) {
-        if let Some(log) = log {
+    fn note(&self, len: usize, log: Option<&Log>) {
+        if let Some(log) = log.and_then(Log::if_on) {
             for piece in self.pieces(len) {
                 let Range { address, len } = piece.range();
                 log.wrote(address, len);
