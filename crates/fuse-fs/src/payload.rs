@@ -25,8 +25,9 @@ pub trait PayloadSink {
     /// Appends `data`, as much of it as fits, and returns how many bytes that was.
     fn write(&mut self, data: &[u8]) -> usize;
 
-    /// Appends up to `len` bytes read from `file` at `offset`, without a copy, in one system call,
-    /// and returns how many bytes that was: 0 at the end of the file.
+    /// Appends up to `len` bytes read from `file` at `offset`, without a copy, and returns how many
+    /// bytes that was: 0 at the end of the file. That is one system call, or several at once, each
+    /// for a part. What is behind the bytes that count may be written to, too.
     ///
     /// # Errors
     /// As preadv2(2).

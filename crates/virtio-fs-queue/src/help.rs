@@ -29,6 +29,8 @@ pub(crate) fn is_large_read<R: GuestMemoryRegion>(message: &[u8], chain: &Chain<
 pub(crate) struct Helpers {
     most: usize,
     now: Arc<AtomicUsize>,
+    /// Threads of queues that move much data themselves.
+    large: AtomicUsize,
 }
 
 impl Helpers {
@@ -37,12 +39,23 @@ impl Helpers {
         Self {
             most: processors.saturating_sub(1).min(max_threads),
             now: Arc::default(),
+            large: AtomicUsize::new(0),
         }
     }
 
     /// Leave for one more, where there are not enough yet.
     pub(crate) fn begin(&self) -> Option<Help> {
-        let more = |now: usize| (now < self.most).then(|| now.saturating_add(1));
+        self.begin_up_to(self.most)
+    }
+
+    /// The thread of a queue moves much data itself, until this is dropped.
+    pub(crate) fn begin_large(&self) -> Large<'_> {
+        self.large.fetch_add(1, Ordering::Relaxed);
+        Large(self)
+    }
+
+    fn begin_up_to(&self, most: usize) -> Option<Help> {
+        let more = |now: usize| (now < most).then(|| now.saturating_add(1));
         self.now
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
             .ok()
@@ -57,5 +70,24 @@ pub(crate) struct Help(Arc<AtomicUsize>);
 impl Drop for Help {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The thread of a queue moves much data, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Large<'h>(&'h Helpers);
+
+impl Large<'_> {
+    /// Leave for a thread that does so with it, where the other queues leave a processor for that.
+    pub(crate) fn help(&self) -> Option<Help> {
+        let Self(helpers) = self;
+        let others = helpers.large.load(Ordering::Relaxed).saturating_sub(1);
+        helpers.begin_up_to(helpers.most.saturating_sub(others))
+    }
+}
+
+impl Drop for Large<'_> {
+    fn drop(&mut self) {
+        self.0.large.fetch_sub(1, Ordering::Relaxed);
     }
 }

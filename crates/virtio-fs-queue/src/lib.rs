@@ -10,8 +10,9 @@
 //!   or by whoever learns of it otherwise.
 //! * [`Pool`] serves what would have to wait, so that it holds up nobody: for a device on one of a
 //!   few threads, for a lock of somebody else on one of its own. Where several large READs are
-//!   available at once, its threads serve some of them beside the queue's own, so that one queue is
-//!   not limited to what one processor can copy.
+//!   available at once, its threads serve some of them beside the queue's own, and where it is a
+//!   single one of 512 KiB or more, one of them reads along: one queue is not limited to what one
+//!   processor can copy.
 //! * [`Polling`] says for how long a queue that has served everything looks out for more before it
 //!   asks for a kick.
 //! * [`Queue::stop`] waits for what is in flight and tells where to continue.
@@ -20,7 +21,7 @@
 //!
 //! **The way of a request.** Header and arguments are copied out of guest memory once, then
 //! decoded; the payload of READ and WRITE moves between the file and guest memory in one
-//! `preadv2` or `pwritev2` each. No reference to guest memory is ever formed, and nothing is
+//! `preadv2` or `pwritev2` each, or in up to 16 that several threads make. No reference to guest memory is ever formed, and nothing is
 //! allocated for a request that is not left to the pool.
 //!
 //! **Hostile drivers.** A chain that breaks a rule is given back with length 0 ([`ChainError`]); a
@@ -59,6 +60,9 @@
 // For the tests of this crate that share a driver with those that see it from outside.
 #[cfg(test)]
 extern crate self as virtio_fs_queue;
+#[cfg(test)]
+#[path = "../tests/common/mod.rs"]
+mod common;
 
 mod affinity;
 mod chain;
@@ -75,6 +79,7 @@ mod record;
 mod request;
 mod ring;
 mod segment;
+mod split;
 mod stats;
 mod storage;
 mod sys;

@@ -5,6 +5,7 @@ use fuse_fs::{IoFlags, PayloadSink, PayloadSource};
 use vm_memory::GuestMemoryRegion;
 
 use crate::segment::Cursor;
+use crate::split::{Readers, Split};
 use crate::sys::Buffers;
 use crate::write_log::Log;
 
@@ -13,20 +14,40 @@ pub(crate) struct GuestSink<'c, 'm, R> {
     free: Cursor<'c, 'm, R>,
     written: usize,
     log: Option<&'c Log>,
+    /// Where others may read along.
+    readers: Option<Readers<'c>>,
 }
 
 impl<'c, 'm, R: GuestMemoryRegion> GuestSink<'c, 'm, R> {
-    pub(crate) const fn new(free: Cursor<'c, 'm, R>, log: Option<&'c Log>) -> Self {
+    pub(crate) const fn new(
+        free: Cursor<'c, 'm, R>,
+        log: Option<&'c Log>,
+        readers: Option<Readers<'c>>,
+    ) -> Self {
         Self {
             free,
             written: 0,
             log,
+            readers,
         }
     }
 
     /// Bytes that were put there.
     pub(crate) const fn written(&self) -> usize {
         self.written
+    }
+
+    /// Takes over what several threads have read.
+    fn finish(&mut self, split: &Split) -> io::Result<usize> {
+        for part in split.written() {
+            let mut free = self.free;
+            free.advance(part.start);
+            free.advance_written(part.len(), self.log);
+        }
+        let read = split.result()?;
+        self.free.advance(read);
+        self.written = self.written.saturating_add(read);
+        Ok(read)
     }
 }
 
@@ -48,6 +69,11 @@ impl<R: GuestMemoryRegion> PayloadSink for GuestSink<'_, '_, R> {
         len: usize,
         flags: IoFlags,
     ) -> io::Result<usize> {
+        if let Some(readers) = self.readers
+            && let Some(split) = readers.read(&self.free, file, (offset, len), flags)
+        {
+            return self.finish(&split?);
+        }
         let mut buffers = Buffers::new();
         gather(&mut buffers, &self.free, len)?;
         let read = buffers.fill_from(file, offset, flags)?;
@@ -94,7 +120,7 @@ impl<R: GuestMemoryRegion> PayloadSource for GuestSource<'_, '_, R> {
 }
 
 /// Appends the next `len` bytes to `buffers`, as the system calls take them.
-fn gather<'m, R: GuestMemoryRegion>(
+pub(crate) fn gather<'m, R: GuestMemoryRegion>(
     buffers: &mut Buffers<'m>,
     cursor: &Cursor<'_, 'm, R>,
     len: usize,

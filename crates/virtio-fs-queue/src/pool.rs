@@ -7,9 +7,9 @@ use std::thread::{self, JoinHandle};
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-use crate::help::{Help, Helpers};
+use crate::help::{Help, Helpers, Large};
 use crate::poll::processors;
-use crate::sys::ReplyBuffer;
+use crate::sys::{ReplyBuffer, Together};
 
 /// Most threads that wait for locks, unless told otherwise: as many as a large queue has requests.
 const MAX_WAITING: usize = 1024;
@@ -30,7 +30,8 @@ pub(crate) trait Job: Send {
 }
 
 /// Threads for requests that have to wait, so that these hold up no queue. Where a queue has several
-/// large READs to serve, some of them move data beside it, one for each processor but one.
+/// large READs to serve, some of them move data beside it, one for each processor but one. Where it
+/// has only one, of 512 KiB or more, one of them moves part of that, if other queues leave a processor.
 ///
 /// A thread is started when there is work and none is idle, up to a limit, and kept. All queues of
 /// a device share a pool, and devices may. Each queue has no more work here than it has descriptors,
@@ -71,9 +72,24 @@ impl Drop for PlaceToWait {
     }
 }
 
+/// What a thread is to do.
+enum Task {
+    Job(Box<dyn Job>),
+    Join(Arc<Together>),
+}
+
+impl Task {
+    fn size(&self) -> usize {
+        match self {
+            Self::Job(job) => job.size(),
+            Self::Join(_) => 0,
+        }
+    }
+}
+
 #[derive(Default)]
 struct State {
-    jobs: VecDeque<Box<dyn Job>>,
+    jobs: VecDeque<Task>,
     /// Bytes that they take.
     backlog: usize,
     threads: Vec<JoinHandle<()>>,
@@ -122,7 +138,7 @@ impl Pool {
                 return Err(job);
             }
         }
-        self.hand_over(state, job);
+        self.hand_over(state, Task::Job(job));
         Ok(())
     }
 
@@ -132,13 +148,32 @@ impl Pool {
         if !self.find_thread(&mut state) {
             return Err(job);
         }
-        self.hand_over(state, job);
+        self.hand_over(state, Task::Job(job));
         Ok(())
+    }
+
+    /// Has a thread join in, if there is one that has nothing to do.
+    pub(crate) fn call(&self, together: &Arc<Together>) {
+        let mut state = self.shared.lock();
+        if self.find_thread(&mut state) {
+            self.hand_over(state, Task::Join(Arc::clone(together)));
+        }
     }
 
     /// Leave to have a thread move data beside a queue's own, where a processor is left for that.
     pub(crate) fn help(&self) -> Option<Help> {
         self.helpers.begin()
+    }
+
+    /// A queue's own thread moves much data, until this is dropped.
+    pub(crate) fn begin_large(&self) -> Large<'_> {
+        self.helpers.begin_large()
+    }
+
+    /// How many threads were started.
+    #[cfg(test)]
+    pub(crate) fn threads(&self) -> usize {
+        self.shared.lock().threads.len()
     }
 
     /// Whether a thread has nothing to do, or was started.
@@ -159,9 +194,9 @@ impl Pool {
         true
     }
 
-    fn hand_over(&self, mut state: MutexGuard<'_, State>, job: Box<dyn Job>) {
-        state.backlog = state.backlog.saturating_add(job.size());
-        state.jobs.push_back(job);
+    fn hand_over(&self, mut state: MutexGuard<'_, State>, task: Task) {
+        state.backlog = state.backlog.saturating_add(task.size());
+        state.jobs.push_back(task);
         drop(state);
         self.shared.work.notify_one();
     }
@@ -229,8 +264,11 @@ impl Shared {
     /// What a thread of the pool does.
     fn work(&self, mut reply: ReplyBuffer) {
         self.spread_out();
-        while let Some(job) = self.next_job() {
-            job.run(&mut reply);
+        while let Some(task) = self.next_task() {
+            match task {
+                Task::Job(job) => job.run(&mut reply),
+                Task::Join(together) => together.join(),
+            }
         }
     }
 
@@ -262,12 +300,12 @@ impl Shared {
             .map(|_| PlaceToWait(Arc::clone(self)))
     }
 
-    fn next_job(&self) -> Option<Box<dyn Job>> {
+    fn next_task(&self) -> Option<Task> {
         let mut state = self.lock();
         loop {
-            if let Some(job) = state.jobs.pop_front() {
-                state.backlog = state.backlog.saturating_sub(job.size());
-                return Some(job);
+            if let Some(task) = state.jobs.pop_front() {
+                state.backlog = state.backlog.saturating_sub(task.size());
+                return Some(task);
             }
             if state.closing {
                 return None;

@@ -16,8 +16,9 @@ use crate::poll::{Polled, Poller};
 use crate::record::Notes;
 use crate::request::{Served, Server, copy_message};
 use crate::ring::{self, Ring, UsedElement};
+use crate::split::Readers;
 use crate::storage::Storage;
-use crate::sys::ReplyBuffer;
+use crate::sys::{ReplyBuffer, Together};
 use crate::used::{Batch, UsedEnd};
 use crate::write_log::Log;
 use crate::{GuestSpace, InFlightRecord, Position, QueueConfig, Resources, RingError, StartError};
@@ -54,6 +55,8 @@ struct AvailEnd {
     reply: ReplyBuffer,
     segments: Storage,
     poller: Poller,
+    /// Where others join in with what the thread does.
+    together: Arc<Together>,
     /// A request was left to the pool since the last opportunity to poll.
     offloaded: bool,
     /// Where what is taken is recorded.
@@ -129,6 +132,7 @@ impl<AS: GuestSpace> Queue<AS> {
                 reply: ReplyBuffer::new().map_err(|error| StartError::NoMemory(error.kind()))?,
                 segments: Storage::default(),
                 poller: Poller::default(),
+                together: Arc::default(),
                 offloaded: false,
                 notes,
             }),
@@ -385,6 +389,7 @@ impl<AS: GuestSpace, M: GuestMemoryBackend> Round<'_, '_, AS, M> {
         let AvailEnd {
             message,
             reply,
+            together,
             offloaded,
             ..
         } = avail;
@@ -396,10 +401,13 @@ impl<AS: GuestSpace, M: GuestMemoryBackend> Round<'_, '_, AS, M> {
             *offloaded = true;
             return Ok(());
         }
-        let served = self
-            .shared
-            .server()
-            .serve(self.chain, message, reply, Blocking::Forbidden);
+        let mut server = self.shared.server();
+        // Where there is more to do, others help with that.
+        server.readers = (!more).then_some(Readers {
+            pool: &self.shared.resources.pool,
+            together,
+        });
+        let served = server.serve(self.chain, message, reply, Blocking::Forbidden);
         match served {
             Served::Done(len) => {
                 let moved = self
@@ -489,6 +497,7 @@ impl<AS: GuestSpace> Shared<AS> {
             filesystem: &*self.resources.filesystem,
             log: self.log.as_ref(),
             stats: &self.resources.stats,
+            readers: None,
         }
     }
 

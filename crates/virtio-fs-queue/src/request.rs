@@ -12,6 +12,7 @@ use crate::Stats;
 use crate::chain::Chain;
 use crate::payload::{GuestSink, GuestSource};
 use crate::segment::Cursor;
+use crate::split::Readers;
 use crate::write_log::Log;
 
 const IN_HEADER_LEN: usize = size_of::<InHeader>();
@@ -34,6 +35,8 @@ pub(crate) struct Server<'s> {
     pub(crate) filesystem: &'s dyn Serve,
     pub(crate) log: Option<&'s Log>,
     pub(crate) stats: &'s Stats,
+    /// Who reads along, where somebody may.
+    pub(crate) readers: Option<Readers<'s>>,
 }
 
 /// Copies header and arguments to `message`, which then has exactly those. A payload stays where it
@@ -79,7 +82,7 @@ impl Server<'_> {
         let mut body = chain.writable();
         let has_room = body.remaining() >= OUT_HEADER_LEN;
         body.advance(OUT_HEADER_LEN);
-        let mut sink = GuestSink::new(body, self.log);
+        let mut sink = GuestSink::new(body, self.log, self.readers);
 
         // What a panic leaves behind is the filesystem's own, behind locks that it has to mind
         // anyway; the sink and the source are not used again.

@@ -6,12 +6,15 @@
 )]
 
 mod reply_buffer;
+mod together;
 
 pub(crate) use reply_buffer::ReplyBuffer;
+pub(crate) use together::Together;
 
 use std::cell::Cell;
 use std::io;
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use fuse_fs::IoFlags;
@@ -20,21 +23,30 @@ use vm_memory::VolatileSlice;
 use vm_memory::bitmap::BitmapSlice;
 
 use crate::chain::MAX_DESCRIPTORS;
+use crate::split::MAX_PARTS;
 
 thread_local! {
     /// The memory of the list of this thread's last call, which is as long as that needed.
     static ENTRIES: Cell<Vec<libc::iovec>> = const { Cell::new(Vec::new()) };
 }
 
+/// Most entries: one for each descriptor, and one more for each cut between the parts of a READ.
+const MAX_ENTRIES: usize = MAX_DESCRIPTORS + MAX_PARTS;
+
 /// Runs of guest memory to be filled or written out in one system call.
 ///
 /// Each entry points to memory that stays mapped for `'m`, of at least that length: it was taken
 /// from a [`VolatileSlice`] of that lifetime, which promises just that.
 pub(crate) struct Buffers<'m> {
-    /// At most [`MAX_DESCRIPTORS`].
+    /// At most [`MAX_ENTRIES`].
     entries: Vec<libc::iovec>,
     memory: PhantomData<VolatileSlice<'m>>,
 }
+
+// SAFETY: what the entries point to is mapped for all threads of the process. None of them makes a
+// reference to it; the kernel alone accesses it, and copes with others that do so at the same time,
+// such as the guest.
+unsafe impl Sync for Buffers<'_> {}
 
 impl<'m> Buffers<'m> {
     pub(crate) fn new() -> Self {
@@ -45,9 +57,9 @@ impl<'m> Buffers<'m> {
         }
     }
 
-    /// Appends a run; `None` where there are as many as one call takes.
+    /// Appends a run; `None` where there are as many as ever needed.
     pub(crate) fn push<B: BitmapSlice>(&mut self, slice: &VolatileSlice<'m, B>) -> Option<()> {
-        if self.entries.len() >= MAX_DESCRIPTORS {
+        if self.entries.len() >= MAX_ENTRIES {
             return None;
         }
         let guard = slice.ptr_guard_mut();
@@ -68,17 +80,29 @@ impl<'m> Buffers<'m> {
         offset: u64,
         flags: IoFlags,
     ) -> io::Result<usize> {
+        self.fill_some_from(0..self.count(), file, offset, flags)
+    }
+
+    /// As [`fill_from`](Self::fill_from), but only the runs with these numbers.
+    pub(crate) fn fill_some_from(
+        &self,
+        runs: Range<usize>,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        flags: IoFlags,
+    ) -> io::Result<usize> {
+        let entries = self.entries.get(runs).unwrap_or_default();
         let (offset, flags) = (offset_of(offset)?, flags_of(flags));
         retry(|| {
-            // SAFETY: `entries` has `len` entries, at most `IOV_MAX`. Each points to memory that is
+            // SAFETY: `entries` has `len` entries or more. Each points to memory that is
             // mapped for `'m`, which outlives this call, and that is writable or makes the call
             // fail with EFAULT. It is the guest's: no Rust reference to it exists, and the kernel
             // alone accesses it here. `file` is open for the time of the borrow.
             unsafe {
                 libc::preadv2(
                     file.as_raw_fd(),
-                    self.entries.as_ptr(),
-                    self.len(),
+                    entries.as_ptr(),
+                    len_of(entries),
                     offset,
                     flags,
                 )
@@ -103,7 +127,7 @@ impl<'m> Buffers<'m> {
                 libc::pwritev2(
                     file.as_raw_fd(),
                     self.entries.as_ptr(),
-                    self.len(),
+                    len_of(&self.entries),
                     offset,
                     flags,
                 )
@@ -111,9 +135,9 @@ impl<'m> Buffers<'m> {
         })
     }
 
-    fn len(&self) -> libc::c_int {
-        // At most `IOV_MAX`.
-        libc::c_int::try_from(self.entries.len()).unwrap_or(libc::c_int::MAX)
+    /// How many runs there are.
+    pub(crate) fn count(&self) -> usize {
+        self.entries.len()
     }
 }
 
@@ -124,6 +148,11 @@ impl Drop for Buffers<'_> {
         // Where the thread is ending, nobody needs it any more.
         let _ = ENTRIES.try_with(|kept| kept.set(entries));
     }
+}
+
+/// As many as one system call takes, which is at least those of a chain.
+fn len_of(entries: &[libc::iovec]) -> libc::c_int {
+    libc::c_int::try_from(entries.len().min(MAX_DESCRIPTORS)).unwrap_or(0)
 }
 
 fn offset_of(offset: u64) -> io::Result<libc::off_t> {

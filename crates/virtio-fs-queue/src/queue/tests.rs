@@ -2,9 +2,6 @@
 //! stopping at moments that only chance brings about. And large READs, as if there were so many
 //! processors.
 
-#[path = "../../tests/common/mod.rs"]
-mod common;
-
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
@@ -12,12 +9,12 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::thread;
 use std::time::Duration;
 
-use common::*;
 use fuse_fs::{Blocking, Outcome, Serve};
 use fuse_wire::Opcode;
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestRegionMmap};
 
 use super::{Drained, Queue};
+use crate::common::*;
 use crate::poll::{PollLimit, Polling};
 use crate::{Counts, GuestSpace, Pool, QueueConfig};
 

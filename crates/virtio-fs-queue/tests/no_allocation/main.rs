@@ -58,3 +58,36 @@ fn no_request_allocates() {
     drop(Arc::new(1));
     assert_eq!(allocations() - before, 1, "they are counted");
 }
+
+/// One that others join in.
+#[test]
+fn no_large_read_allocates() {
+    const LEN: usize = 768 * 1024;
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&vec![7; LEN]).unwrap();
+    let serve = double(move |mut call: Call<'_>| {
+        let none = IoFlags::empty();
+        let sink = call.sink.take().unwrap();
+        let len = sink.write_from_file(file.as_fd(), 0, LEN, none).unwrap();
+        call.done_with(len)
+    });
+    let space = GuestMemoryAtomic::new(memory());
+    let mut rig = Rig::new(space, config(64), serve, Pool::new(1));
+    let sent = request(1, b"");
+    rig.put(REQUEST, &sent);
+    let chain = [
+        readable(REQUEST, sent.len()),
+        writable(REPLY, 16),
+        writable(BORDER - 4096, LEN),
+    ];
+    for round in 0..20 {
+        rig.offer_chain(0, &chain);
+        let before = allocations();
+        assert_eq!(rig.queue.drain(), Drained::Idle);
+        // The first one starts the thread.
+        if round > 0 {
+            assert_eq!(allocations() - before, 0, "round {round}");
+        }
+        assert_eq!(rig.used(), [(0, 16 + LEN as u32)]);
+    }
+}
