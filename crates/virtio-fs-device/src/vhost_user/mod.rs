@@ -219,8 +219,9 @@ impl<M: GuestSpace> Backend<M> for VhostUserBackend<M> {
             active.memory = memory;
         }
         self.with_daemon(&mut control, |session, active, logging| {
-            session.update_regions(regions, deadline)?;
+            // A daemon refuses memory that its log has no room for.
             active.start_log(session, logging, deadline)?;
+            session.update_regions(regions, deadline)?;
             session.settle(deadline)
         })?;
         self.shared.health.done(Call::UpdateMemory)

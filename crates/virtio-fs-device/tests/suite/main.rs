@@ -150,6 +150,24 @@ fn memory_comes_and_goes_while_it_is_used() {
 }
 
 #[test]
+fn memory_is_plugged_while_what_is_written_is_logged() {
+    for served in Served::each() {
+        let (mut device, mut mount, machine) = served.mounted();
+        if !device.status().capabilities.logs_dirty_pages {
+            assert_eq!(served.behind, Behind::Daemon);
+            continue;
+        }
+        let more = Plugged::new(served.behind == Behind::Daemon, &machine.memory);
+        device.start_dirty_log().unwrap();
+        device.update_memory(more.memory.clone()).unwrap();
+        assert_eq!(more.ask(&mut mount), 16 + 104);
+        let mut pages = 0;
+        device.take_dirty(more.range(), |_| pages += 1);
+        assert_eq!(pages, 1);
+    }
+}
+
+#[test]
 fn a_ring_whose_memory_is_taken_away_is_served_when_it_is_back() {
     for served in Served::each() {
         let (mut device, mut mount, machine) = served.mounted();

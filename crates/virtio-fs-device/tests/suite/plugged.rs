@@ -25,6 +25,11 @@ impl Plugged {
         }
     }
 
+    /// Where the region is.
+    pub(crate) fn range(&self) -> std::ops::Range<u64> {
+        PLUGGED..PLUGGED + SIZE as u64
+    }
+
     /// That region, and nothing else.
     pub(crate) fn alone(shared: bool) -> Memory {
         Arc::new(GuestMemoryMmap::from_arc_regions(vec![region(shared)]).unwrap())
