@@ -6,7 +6,7 @@ use std::ops::Range;
 use virtio_fs_config::ConfigSpace;
 
 use crate::saved::ActiveState;
-use crate::{Activation, Capabilities, Error};
+use crate::{Activation, Capabilities, Error, QueueSetup};
 
 /// What a back-end has to offer, from when it is made.
 #[derive(Debug, Clone)]
@@ -46,6 +46,15 @@ pub(crate) trait Backend<M>: Send + Sync + fmt::Debug {
 
     /// The guest's memory from now on. What is no longer there is not touched after this.
     fn update_memory(&mut self, memory: M) -> Result<(), Error>;
+
+    /// Serves one more queue, from an entry of its available ring on.
+    fn start_queue(&mut self, queue: QueueSetup, next_avail: u16) -> Result<(), Error>;
+
+    /// Serves a queue no more, and returns where it is to go on.
+    fn stop_queue(&mut self, index: u16) -> Result<u16, Error>;
+
+    /// Asks anew what to signal for a queue.
+    fn update_interrupt(&mut self, index: u16) -> Result<(), Error>;
 
     /// What it takes to go on in another process. Called while paused.
     fn save(&mut self) -> Result<ActiveState, Error>;

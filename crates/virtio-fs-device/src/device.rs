@@ -36,6 +36,9 @@ pub const DIRTY_PAGE: u64 = 4096;
 /// | [`resume`](Self::resume) | New | Negotiated | – | Active | Reset | Failed |
 /// | [`reset`](Self::reset) | Reset | Reset | Reset | Reset | Reset | Reset |
 /// | [`update_memory`](Self::update_memory) | – | – | Active | Paused | – | – |
+/// | [`start_queue`](Self::start_queue) | – | – | Active | – | – | – |
+/// | [`stop_queue`](Self::stop_queue) | – | – | Active | – | – | – |
+/// | [`update_interrupt`](Self::update_interrupt) | – | – | Active | – | – | – |
 /// | [`save`](Self::save) | New | Negotiated | – | Paused | Reset | – |
 /// | [`restore`](Self::restore) | Paused | – | – | – | Paused | – |
 ///
@@ -209,6 +212,46 @@ impl<M> Device<M> {
         self.backend.update_memory(memory)
     }
 
+    /// Has one more queue served, which the driver enables while the device is active, or enables
+    /// again after [`stop_queue`](Self::stop_queue): from entry `next_avail` of its available ring
+    /// on, 0 for a driver that begins with it.
+    ///
+    /// A daemon that fails at it is given up, and the queue is served by the one that takes its
+    /// place.
+    ///
+    /// # Errors
+    /// The queue is not as it may be, or is served already.
+    pub fn start_queue(&mut self, queue: QueueSetup, next_avail: u16) -> Result<(), Error> {
+        self.health.check(Call::StartQueue)?;
+        check_queue(&queue, &self.backend.offer().queue_sizes)?;
+        self.backend.start_queue(queue, next_avail)
+    }
+
+    /// Has queue `index` served no more, and returns the entry of its available ring to go on at.
+    /// What was in flight on it is done then.
+    ///
+    /// A daemon that fails at it is given up. Without a daemon, what was in flight is served when
+    /// the queue is started again at that entry, and not before.
+    ///
+    /// # Errors
+    /// The queue is not served, or it is not in the guest's memory.
+    pub fn stop_queue(&mut self, index: u16) -> Result<u16, Error> {
+        self.health.check(Call::StopQueue)?;
+        self.backend.stop_queue(index)
+    }
+
+    /// Asks [`Interrupt::queue_event`] anew for queue `index`: what it says is signalled from now on.
+    /// The driver is interrupted once, as an interrupt may have been on its way.
+    ///
+    /// A daemon that fails at it is given up, and the one that takes its place is told.
+    ///
+    /// # Errors
+    /// The queue is not served, or the process has no descriptor left.
+    pub fn update_interrupt(&mut self, index: u16) -> Result<(), Error> {
+        self.health.check(Call::UpdateInterrupt)?;
+        self.backend.update_interrupt(index)
+    }
+
     /// The state of the device, to be restored elsewhere or later. The device stays paused, and can
     /// go on.
     ///
@@ -349,17 +392,20 @@ impl<M> fmt::Debug for Device<M> {
 fn check_queues(queues: &[QueueSetup], most: &[u16]) -> Result<(), Error> {
     let mut seen = vec![false; most.len()];
     for queue in queues {
-        let at = usize::from(queue.index);
-        match (seen.get_mut(at), most.get(at)) {
-            (Some(seen), Some(&most)) if !*seen => {
-                *seen = true;
-                let size = queue.ring.size;
-                if !size.is_power_of_two() || size > most {
-                    return Err(Error::QueueSize(size));
-                }
-            }
+        match seen.get_mut(usize::from(queue.index)) {
+            Some(seen) if !*seen => *seen = true,
             _ => return Err(Error::Queue(queue.index)),
         }
+        check_queue(queue, most)?;
     }
     Ok(())
+}
+
+fn check_queue(queue: &QueueSetup, most: &[u16]) -> Result<(), Error> {
+    let size = queue.ring.size;
+    match most.get(usize::from(queue.index)) {
+        Some(&most) if size.is_power_of_two() && size <= most => Ok(()),
+        Some(_) => Err(Error::QueueSize(size)),
+        None => Err(Error::Queue(queue.index)),
+    }
 }

@@ -17,8 +17,9 @@ pub trait Interrupt: Send + Sync {
 
     /// What to signal instead of [`signal_queue`](Self::signal_queue), such as KVM's irqfd: a daemon
     /// then does so itself, and no thread of the VMM has a part in a request. `None` where only
-    /// the VMM can raise the interrupt. Asked once for each queue, when the device is activated: what
-    /// it stands for may change later, the event may not.
+    /// the VMM can raise the interrupt. Asked when the queue is started: what it stands for
+    /// may change later, another event is asked for by
+    /// [`Device::update_interrupt`](crate::Device::update_interrupt).
     fn queue_event(&self, index: u16) -> Option<Event> {
         let _ = index;
         None

@@ -39,6 +39,12 @@ pub enum Call {
     Resume,
     /// [`Device::update_memory`](crate::Device::update_memory)
     UpdateMemory,
+    /// [`Device::start_queue`](crate::Device::start_queue)
+    StartQueue,
+    /// [`Device::stop_queue`](crate::Device::stop_queue)
+    StopQueue,
+    /// [`Device::update_interrupt`](crate::Device::update_interrupt)
+    UpdateInterrupt,
     /// [`Device::save`](crate::Device::save)
     Save,
     /// [`Device::restore`](crate::Device::restore)
@@ -107,6 +113,7 @@ impl Lifecycle {
             // A machine is paused and resumed with all its devices.
             (Call::Pause | Call::Resume, New | Negotiated | Reset | Failed) => Some(now),
             (Call::UpdateMemory, Active | Paused) => Some(now),
+            (Call::StartQueue | Call::StopQueue | Call::UpdateInterrupt, Active) => Some(now),
             (Call::Save, New | Negotiated | Reset) => Some(now),
             (Call::Save, Paused) if self.connected => Some(now),
             (Call::Restore, New | Reset) if self.connected => Some(Paused),
@@ -152,6 +159,9 @@ impl fmt::Display for Call {
             Self::Pause => "pause",
             Self::Resume => "resume",
             Self::UpdateMemory => "update_memory",
+            Self::StartQueue => "start_queue",
+            Self::StopQueue => "stop_queue",
+            Self::UpdateInterrupt => "update_interrupt",
             Self::Save => "save",
             Self::Restore => "restore",
         })
@@ -202,6 +212,9 @@ mod tests {
                 Some(Failed),
             ]),
             Call::Reset => row([Some(Reset); 6]),
+            Call::StartQueue | Call::StopQueue | Call::UpdateInterrupt => {
+                row([None, None, Some(Active), None, None, None])
+            }
             Call::UpdateMemory => row([None, None, Some(Active), Some(Paused), None, None]),
             Call::Save => row([
                 Some(New),
@@ -224,6 +237,9 @@ mod tests {
             Call::Pause,
             Call::Resume,
             Call::UpdateMemory,
+            Call::StartQueue,
+            Call::StopQueue,
+            Call::UpdateInterrupt,
             Call::Save,
             Call::Restore,
         ] {

@@ -37,6 +37,8 @@ pub struct Capabilities {
     /// Memory can be added and taken away one region at a time (`CONFIGURE_MEM_SLOTS`); else all of
     /// it is announced anew, with the queues stopped.
     pub memory_slots: bool,
+    /// Most regions that the guest's memory may have.
+    pub memory_regions: usize,
     /// It can be reset as a whole (`RESET_DEVICE`); else its queues are stopped one by one, and its
     /// filesystem notices when the driver begins anew.
     pub resets: bool,

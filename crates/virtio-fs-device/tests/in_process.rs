@@ -69,6 +69,30 @@ fn threads(prefix: &str) -> Vec<String> {
 }
 
 #[test]
+fn queues_are_started_and_stopped_one_by_one() {
+    let mut device = device(options());
+    let guest = guest(&device);
+    device.ack_features(guest.machine.features).unwrap();
+    let mut activation = guest.machine.activation();
+    let all = std::mem::take(&mut activation.queues);
+    device.activate(activation).unwrap();
+    for queue in &all {
+        device.start_queue(queue.clone(), 0).unwrap();
+    }
+    let mut mount = guest.connection.mount(&MountOptions::default()).unwrap();
+    mount.getattr(NodeId::ROOT, None).unwrap();
+    device.update_interrupt(1).unwrap();
+    assert_eq!(device.stop_queue(1).unwrap(), 2);
+    for result in [device.stop_queue(1).map(drop), device.update_interrupt(1)] {
+        assert!(matches!(result, Err(Error::Queue(1))));
+    }
+    device.start_queue(all[1].clone(), 2).unwrap();
+    let again = device.start_queue(all[1].clone(), 2);
+    assert!(matches!(again, Err(Error::Queue(1))));
+    mount.getattr(NodeId::ROOT, None).unwrap();
+}
+
+#[test]
 fn the_vmm_has_to_name_the_device() {
     let nameless = DeviceConfig::default();
     let error = Device::<Memory>::in_process(&nameless, options()).unwrap_err();

@@ -22,7 +22,7 @@ use ring::{Ring, Surroundings};
 use crate::backend::{Backend, Offer};
 use crate::saved::ActiveState;
 use crate::status::Health;
-use crate::{Activation, Call, Capabilities, DeviceConfig, Error, GuestSpace};
+use crate::{Activation, Call, Capabilities, DeviceConfig, Error, GuestSpace, QueueSetup};
 
 /// A device that threads of this process serve.
 pub(crate) struct InProcessBackend<M: GuestSpace> {
@@ -153,6 +153,28 @@ impl<M: GuestSpace> Active<M> {
             .try_for_each(|ring| ring.start(surroundings))
     }
 
+    /// Serves one ring more.
+    fn add(&mut self, queue: QueueSetup, next_avail: u16) -> Result<(), Error> {
+        if self.find(queue.index).is_some() {
+            return Err(Error::Queue(queue.index));
+        }
+        let mut ring = Ring::new(queue, next_avail, &self.surroundings)?;
+        ring.start(&self.surroundings)?;
+        self.rings.push(ring);
+        Ok(())
+    }
+
+    fn find(&self, index: u16) -> Option<usize> {
+        self.rings
+            .iter()
+            .position(|ring| ring.state().index == index)
+    }
+
+    /// Takes the ring of queue `index` away.
+    fn take(&mut self, index: u16) -> Option<Ring<M>> {
+        self.find(index).map(|at| self.rings.remove(at))
+    }
+
     /// Serves none, once what is in flight is done.
     fn stop(&mut self) {
         self.running = false;
@@ -209,6 +231,7 @@ impl<M: GuestSpace> Backend<M> for InProcessBackend<M> {
             saves_state: self.service.options.filesystem.state().is_some(),
             logs_dirty_pages: true,
             memory_slots: true,
+            memory_regions: usize::MAX,
             resets: true,
         }
     }
@@ -247,6 +270,35 @@ impl<M: GuestSpace> Backend<M> for InProcessBackend<M> {
             active.set_memory(memory)?;
         }
         self.health().done(Call::UpdateMemory)
+    }
+
+    fn start_queue(&mut self, queue: QueueSetup, next_avail: u16) -> Result<(), Error> {
+        if let Some(active) = &mut self.active {
+            active.add(queue, next_avail)?;
+        }
+        self.health().done(Call::StartQueue)
+    }
+
+    fn stop_queue(&mut self, index: u16) -> Result<u16, Error> {
+        let active = self.active.as_mut();
+        let ring = active.and_then(|active| active.take(index));
+        ring.map(|mut ring| {
+            ring.stop();
+            ring.state().next_avail
+        })
+        .ok_or(Error::Queue(index))
+    }
+
+    /// Whom its threads interrupt they ask every time.
+    fn update_interrupt(&mut self, index: u16) -> Result<(), Error> {
+        match self
+            .active
+            .iter()
+            .any(|active| active.find(index).is_some())
+        {
+            true => self.health().done(Call::UpdateInterrupt),
+            false => Err(Error::Queue(index)),
+        }
     }
 
     fn save(&mut self) -> Result<ActiveState, Error> {

@@ -139,19 +139,39 @@ impl<M: GuestSpace> Active<M> {
         }
         self.begun = true;
         for served in &mut self.rings {
-            let base = match served.base.take() {
-                Some(base) => base,
-                None => used_idx(&self.memory, &served.ring)?,
-            };
-            session.start_ring(&served.ring, base, logging.is_on(), deadline)?;
+            served.start(&self.memory, session, logging, deadline)?;
         }
         session.settle(deadline)?;
-        for served in &self.rings {
-            // What was made available while nobody looked may have had its kick taken.
-            let kicked = served.ring.kick.signal();
-            kicked.map_err(Error::io("kick a queue"))?;
-        }
-        Ok(())
+        self.rings.iter().try_for_each(Served::kick)
+    }
+
+    /// Has one ring more served, beside those that are.
+    pub(super) fn start_one(
+        &mut self,
+        index: u16,
+        session: &Session,
+        logging: &Logging,
+        deadline: Deadline,
+    ) -> Result<(), Error> {
+        let Some(served) = find(&mut self.rings, index) else {
+            return Err(Error::Queue(index));
+        };
+        served.start(&self.memory, session, logging, deadline)?;
+        session.settle(deadline)?;
+        served.kick()
+    }
+
+    /// The ring of queue `index`.
+    pub(super) fn served(&mut self, index: u16) -> Result<&mut Served, Error> {
+        find(&mut self.rings, index).ok_or(Error::Queue(index))
+    }
+
+    /// Forgets the ring of queue `index`.
+    pub(super) fn take(&mut self, index: u16) -> Result<Served, Error> {
+        let mut rings = self.rings.iter();
+        let at = rings.position(|served| served.ring.index == index);
+        at.map(|at| self.rings.remove(at))
+            .ok_or(Error::Queue(index))
     }
 
     /// Where each ring is, and has got to; all are stopped.
@@ -187,8 +207,34 @@ impl Logging {
     }
 }
 
+impl Served {
+    /// Has it served from where it had got to.
+    fn start<M: GuestSpace>(
+        &mut self,
+        memory: &M,
+        session: &Session,
+        logging: &Logging,
+        deadline: Deadline,
+    ) -> Result<(), Error> {
+        let base = match self.base.take() {
+            Some(base) => base,
+            None => used_idx(memory, &self.ring)?,
+        };
+        session.start_ring(&self.ring, base, logging.is_on(), deadline)
+    }
+
+    /// What was made available while nobody looked may have had its kick taken.
+    fn kick(&self) -> Result<(), Error> {
+        self.ring.kick.signal().map_err(Error::io("kick a queue"))
+    }
+}
+
+fn find(rings: &mut [Served], index: u16) -> Option<&mut Served> {
+    rings.iter_mut().find(|served| served.ring.index == index)
+}
+
 /// How much the driver was given back. What a daemon had taken beyond that it kept a record of.
-fn used_idx<M: GuestSpace>(memory: &M, ring: &Ring) -> Result<u16, Error> {
+pub(super) fn used_idx<M: GuestSpace>(memory: &M, ring: &Ring) -> Result<u16, Error> {
     let doing = "read a queue's used ring";
     let at = ring.addresses.used.0.saturating_add(USED_IDX);
     let idx = memory.memory().load(GuestAddress(at), Ordering::Acquire);

@@ -6,6 +6,7 @@ mod control;
 mod dirty_log;
 mod monitor;
 mod options;
+mod queues;
 mod regions;
 mod relay;
 mod rings;
@@ -34,6 +35,7 @@ use crate::saved::ActiveState;
 use crate::status::Health;
 use crate::{
     Activation, Call, Capabilities, DeviceConfig, Error, Event, GuestSpace, MAX_REQUEST_QUEUES,
+    QueueSetup,
 };
 
 /// A device that a daemon serves.
@@ -227,6 +229,18 @@ impl<M: GuestSpace> Backend<M> for VhostUserBackend<M> {
         self.shared.health.done(Call::UpdateMemory)
     }
 
+    fn start_queue(&mut self, queue: QueueSetup, next_avail: u16) -> Result<(), Error> {
+        self.add_queue(queue, next_avail)
+    }
+
+    fn stop_queue(&mut self, index: u16) -> Result<u16, Error> {
+        self.remove_queue(index)
+    }
+
+    fn update_interrupt(&mut self, index: u16) -> Result<(), Error> {
+        self.reroute(index)
+    }
+
     fn save(&mut self) -> Result<ActiveState, Error> {
         if !self.shared.capabilities.saves_state {
             return Err(NO_STATE);
@@ -378,6 +392,7 @@ fn capabilities(options: &VhostUser, session: &Session) -> Capabilities {
         saves_state: session.has(protocol::DEVICE_STATE),
         logs_dirty_pages: session.logs(),
         memory_slots: session.has(protocol::CONFIGURE_MEM_SLOTS),
+        memory_regions: session.slots(),
         resets: session.has(protocol::RESET_DEVICE),
     }
 }

@@ -6,6 +6,7 @@ use crate::{Event, Interrupt, QueueSetup};
 
 /// Whom to interrupt while the device is active, and the calls that a daemon cannot bring to the
 /// guest itself.
+#[derive(Clone)]
 pub(super) struct Relay {
     /// Each queue with what says that it is broken.
     queues: Vec<(u16, Event)>,
@@ -25,26 +26,55 @@ impl Relay {
             interrupt,
         };
         let mut rings = Vec::new();
-        for QueueSetup { index, ring, kick } in queues {
-            let call = match relay.interrupt.queue_event(index) {
-                Some(call) => call,
-                None => {
-                    let call = Event::new()?;
-                    relay.calls.push((index, call.clone()));
-                    call
-                }
-            };
-            let error = Event::new()?;
-            relay.queues.push((index, error.clone()));
-            rings.push(Ring {
-                index,
-                addresses: ring,
-                kick,
-                call,
-                error,
-            });
+        for queue in queues {
+            rings.push(relay.add(queue)?);
         }
         Ok((relay, rings))
+    }
+
+    /// This one with one queue more, and its ring.
+    pub(super) fn with(&self, queue: QueueSetup) -> std::io::Result<(Self, Ring)> {
+        let mut relay = self.clone();
+        let ring = relay.add(queue)?;
+        Ok((relay, ring))
+    }
+
+    /// This one without queue `index`.
+    pub(super) fn without(&self, index: u16) -> Self {
+        let mut relay = self.clone();
+        relay.queues.retain(|(queue, _)| *queue != index);
+        relay.calls.retain(|(queue, _)| *queue != index);
+        relay
+    }
+
+    /// This one with another call for queue `index`, and that call.
+    pub(super) fn rerouted(&self, index: u16) -> std::io::Result<(Self, Event)> {
+        let mut relay = self.clone();
+        relay.calls.retain(|(queue, _)| *queue != index);
+        let call = relay.route(index)?;
+        Ok((relay, call))
+    }
+
+    fn add(&mut self, QueueSetup { index, ring, kick }: QueueSetup) -> std::io::Result<Ring> {
+        let call = self.route(index)?;
+        let error = Event::new()?;
+        self.queues.push((index, error.clone()));
+        Ok(Ring {
+            index,
+            addresses: ring,
+            kick,
+            call,
+            error,
+        })
+    }
+
+    fn route(&mut self, index: u16) -> std::io::Result<Event> {
+        if let Some(call) = self.interrupt.queue_event(index) {
+            return Ok(call);
+        }
+        let call = Event::new()?;
+        self.calls.push((index, call.clone()));
+        Ok(call)
     }
 
     /// The events to wait for.
@@ -73,6 +103,11 @@ impl Relay {
         for (index, _) in &self.queues {
             self.interrupt.signal_queue(*index);
         }
+    }
+
+    /// Interrupts the driver for queue `index`.
+    pub(super) fn interrupt(&self, index: u16) {
+        self.interrupt.signal_queue(index);
     }
 
     pub(super) fn needs_reset(&self) {

@@ -124,6 +124,11 @@ impl Session {
         self.features & RELAYED
     }
 
+    /// Most regions of memory that it takes.
+    pub(super) const fn slots(&self) -> usize {
+        self.slots
+    }
+
     /// Whether it can say which pages it writes.
     pub(super) const fn logs(&self) -> bool {
         self.has(protocol::LOG_SHMFD) && self.features & LOG_ALL != 0
@@ -335,12 +340,7 @@ impl Session {
             .u32(base.into());
         self.channel
             .tell(&message, &[], deadline.to("set where a queue begins"))?;
-        let message = Message::new(Request::SetVringCall).u64(index.into());
-        self.channel.tell(
-            &message,
-            &[ring.call.as_fd()],
-            deadline.to("set a queue's call"),
-        )?;
+        self.set_ring_call(ring, deadline)?;
         let message = Message::new(Request::SetVringErr).u64(index.into());
         self.channel.tell(
             &message,
@@ -356,6 +356,13 @@ impl Session {
         let message = Message::new(Request::SetVringEnable).u32(index).u32(1);
         self.channel
             .tell(&message, &[], deadline.to("enable a queue"))
+    }
+
+    /// Sets what is signalled when a ring has used buffers.
+    pub(super) fn set_ring_call(&self, ring: &Ring, deadline: Deadline) -> Result<(), Error> {
+        let message = Message::new(Request::SetVringCall).u64(ring.index.into());
+        let deadline = deadline.to("set a queue's call");
+        self.channel.tell(&message, &[ring.call.as_fd()], deadline)
     }
 
     /// Sets where a ring is, and whether its own pages are noted when they are written.

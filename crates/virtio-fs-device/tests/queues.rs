@@ -1,0 +1,132 @@
+//! Queues that are started and stopped one by one, while the device is active.
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use fuse_fs::{MemFs, Session};
+use fuse_wire::NodeId;
+use support::*;
+use virtio_fs_device::{
+    Activation, Device, DeviceConfig, Error, Event, Interrupt, QueueSetup, Recovery, State,
+    VhostUser,
+};
+use virtio_fs_guest::MountOptions;
+
+/// Interrupts by the device's own thread at first, later by the daemon.
+struct Changing {
+    own: Arc<Interrupts>,
+    direct: AtomicBool,
+}
+
+impl Interrupt for Changing {
+    fn signal_queue(&self, index: u16) {
+        self.own.signal_queue(index);
+    }
+
+    fn signal_needs_reset(&self) {
+        self.own.signal_needs_reset();
+    }
+
+    fn queue_event(&self, index: u16) -> Option<Event> {
+        let direct = self.direct.load(Ordering::SeqCst);
+        direct.then(|| self.own.queue_event(index)).flatten()
+    }
+}
+
+/// A device that is active without any queue, and its guest.
+fn active(place: &Place) -> (Device<Memory>, Guest, Arc<Changing>) {
+    let mut options = VhostUser::new(place.socket());
+    options.recovery = Recovery::Resume;
+    let mut device = Device::vhost_user(&DeviceConfig::default(), options).unwrap();
+    let guest = Guest::new(&device, Calls::Direct);
+    let interrupt = Arc::new(Changing {
+        own: Arc::clone(&guest.machine.interrupts),
+        direct: AtomicBool::new(false),
+    });
+    device.ack_features(guest.machine.features).unwrap();
+    let activation = Activation {
+        queues: Vec::new(),
+        interrupt: Arc::clone(&interrupt) as Arc<dyn Interrupt>,
+        ..guest.machine.activation()
+    };
+    device.activate(activation).unwrap();
+    (device, guest, interrupt)
+}
+
+fn queues(guest: &Guest) -> Vec<QueueSetup> {
+    guest.machine.activation().queues
+}
+
+#[test]
+fn queues_are_started_and_stopped_one_by_one() {
+    let place = Place::new();
+    let _daemon = place.daemon();
+    let (mut device, guest, interrupt) = active(&place);
+    let all = queues(&guest);
+    for queue in &all {
+        device.start_queue(queue.clone(), 0).unwrap();
+    }
+    assert!(matches!(
+        device.start_queue(all[1].clone(), 0),
+        Err(Error::Queue(1))
+    ));
+    let mut mount = guest.connection.mount(&MountOptions::default()).unwrap();
+    for _ in 0..9 {
+        mount.getattr(NodeId::ROOT, None).unwrap();
+    }
+    // The other way, in the midst of it.
+    interrupt.direct.store(true, Ordering::SeqCst);
+    device.update_interrupt(1).unwrap();
+    mount.getattr(NodeId::ROOT, None).unwrap();
+
+    // INIT and ten more.
+    assert_eq!(device.stop_queue(1).unwrap(), 11);
+    assert!(matches!(device.stop_queue(1), Err(Error::Queue(1))));
+    assert!(matches!(device.update_interrupt(1), Err(Error::Queue(1))));
+    assert_eq!(device.stop_queue(0).unwrap(), 0);
+    mount.use_queue(1);
+    mount.getattr(NodeId::ROOT, None).unwrap();
+    device.start_queue(all[1].clone(), 11).unwrap();
+    mount.use_queue(0);
+    mount.getattr(NodeId::ROOT, None).unwrap();
+    assert_eq!(device.state(), State::Active);
+
+    device.pause().unwrap();
+    for result in [
+        device.start_queue(all[0].clone(), 0),
+        device.stop_queue(1).map(drop),
+        device.update_interrupt(1),
+    ] {
+        assert!(matches!(result, Err(Error::WrongState { .. })));
+    }
+}
+
+#[test]
+fn queues_come_and_go_while_no_daemon_is_there() {
+    let place = Place::new();
+    let filesystem = Arc::new(Keeping(Session::new(MemFs::new())));
+    let first = place.serve(filesystem.clone());
+    let (mut device, guest, interrupt) = active(&place);
+    let all = queues(&guest);
+    device.start_queue(all[0].clone(), 0).unwrap();
+    device.start_queue(all[1].clone(), 0).unwrap();
+    let mut mount = guest.connection.mount(&MountOptions::default()).unwrap();
+    mount.getattr(NodeId::ROOT, None).unwrap();
+
+    drop(first);
+    eventually("it is gone", || device.state() == State::Disconnected);
+    interrupt.direct.store(true, Ordering::SeqCst);
+    device.update_interrupt(1).unwrap();
+    device.start_queue(all[2].clone(), 0).unwrap();
+    assert_eq!(device.stop_queue(1).unwrap(), 2);
+    device.start_queue(all[1].clone(), 2).unwrap();
+
+    let _second = place.serve(filesystem);
+    for queue in [0, 1] {
+        mount.use_queue(queue);
+        mount.getattr(NodeId::ROOT, None).unwrap();
+    }
+    assert_eq!(interrupt.own.needs_reset.load(Ordering::SeqCst), 0);
+}
