@@ -6,6 +6,8 @@ use virtio_fs_config::ConfigSpace;
 use virtio_fs_queue::{Counts, Polling, Pool};
 
 use crate::device::{Device, DeviceQueue};
+use crate::front_end::Service;
+use crate::session::Session;
 use crate::{QueueAffinity, Tag};
 
 /// Most request queues.
@@ -98,9 +100,13 @@ impl Backend {
         let counts = |queue: &DeviceQueue| queue.stats.read();
         self.device.queues.iter().map(counts).collect()
     }
+}
 
-    pub(crate) fn device(&self) -> Arc<Device> {
-        Arc::clone(&self.device)
+impl Service for Backend {
+    type Handler = Session;
+
+    fn handler(&self) -> Session {
+        Session::new(Arc::clone(&self.device))
     }
 }
 

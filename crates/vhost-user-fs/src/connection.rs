@@ -13,13 +13,10 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recv, recvmsg, send,
 };
 use vhost::vhost_user::message::{MAX_MSG_SIZE, VhostUserMemoryRegion};
-use vhost::vhost_user::{
-    BackendReqHandler, Error as VhostUserError, Result as VhostUserResult,
-    VhostUserBackendReqHandlerMut as _,
-};
+use vhost::vhost_user::{BackendReqHandler, Error as VhostUserError, Result as VhostUserResult};
 
-use crate::device::Device;
-use crate::session::Session;
+use crate::event;
+use crate::front_end::Handler;
 
 /// Why a connection ended, other than by the front-end's wish.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +29,8 @@ pub(crate) enum ConnectionError {
         "cannot take a descriptor from the front-end: {0}; raise the limit on open files (--rlimit-nofile)"
     )]
     NoDescriptor(Errno),
+    #[error("a channel to the front-end is one socket: {0}")]
+    Channel(std::io::Error),
     #[error("a message of the front-end breaks off")]
     Incomplete,
     #[error("a message of the front-end cannot be served: {0}")]
@@ -73,16 +72,16 @@ const REPLY_FLAGS: u32 = 1 | 1 << 2;
 const NEED_REPLY: u32 = 1 << 3;
 
 /// A front-end that is connected.
-pub(crate) struct Connection {
-    session: Arc<Mutex<Session>>,
-    handler: BackendReqHandler<Mutex<Session>>,
+pub(crate) struct Connection<H: Handler> {
+    session: Arc<Mutex<H>>,
+    handler: BackendReqHandler<Mutex<H>>,
     stream: Arc<UnixStream>,
 }
 
-impl Connection {
-    /// Begins a session of `device` with the front-end at the other end of `stream`.
-    pub(crate) fn new(device: Arc<Device>, stream: UnixStream) -> std::io::Result<Self> {
-        let session = Arc::new(Mutex::new(Session::new(device)));
+impl<H: Handler> Connection<H> {
+    /// Has `session` serve the front-end at the other end of `stream`.
+    pub(crate) fn new(session: H, stream: UnixStream) -> std::io::Result<Self> {
+        let session = Arc::new(Mutex::new(session));
         let theirs = stream.try_clone()?;
         Ok(Self {
             handler: BackendReqHandler::from_stream(theirs, Arc::clone(&session)),
@@ -96,7 +95,7 @@ impl Connection {
         Arc::clone(&self.stream)
     }
 
-    /// Serves the front-end until it is gone. Dropping this ends the guest's session.
+    /// Serves the front-end until it is gone. Dropping this drops the session.
     ///
     /// # Errors
     /// The front-end broke the protocol, or the system lacks something that it asked for.
@@ -197,14 +196,17 @@ impl Connection {
         self.answer(coming, acknowledges, result)
     }
 
-    /// Serves `VHOST_USER_SET_BACKEND_REQ_FD`.
+    /// Serves `VHOST_USER_SET_BACKEND_REQ_FD`: the `vhost` crate would make more of it than can be
+    /// made sure to hold nothing else open.
     fn receive_channel(&self, coming: &Coming) -> Result<(), ConnectionError> {
         if coming.size > MAX_MSG_SIZE {
             return Err(VhostUserError::InvalidMessage.into());
         }
         let (_, files) = self.receive(coming)?;
+        let [socket] = <[File; 1]>::try_from(files).map_err(|_| VhostUserError::InvalidMessage)?;
+        event::seal(&socket).map_err(ConnectionError::Channel)?;
         let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
-        let result = session.set_channel(files);
+        let result = session.set_channel(socket);
         let acknowledges = session.acknowledges();
         self.answer(coming, acknowledges, result)
     }

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 use crate::Backend;
 use crate::connection::Connection;
+use crate::front_end::Service;
 
 /// How long a front-end waits to be accepted when the system has no room for it.
 const RETRY_INTERVAL: Timespec = Timespec {
@@ -30,9 +31,11 @@ pub enum DaemonError {
 /// One front-end is served at a time; another one that connects waits for its turn. When a
 /// front-end disconnects, what it had in flight is completed, its session ends, and the next one
 /// starts anew. So it is when one breaks the protocol, or asks for more than the system has.
+///
+/// What it serves is a [`Backend`], or any other [`Service`].
 #[derive(Debug)]
-pub struct Daemon {
-    backend: Backend,
+pub struct Daemon<S = Backend> {
+    service: S,
     listener: UnixListener,
     control: Arc<Control>,
 }
@@ -52,16 +55,16 @@ struct Control {
     connection: Mutex<Option<Arc<UnixStream>>>,
 }
 
-impl Daemon {
-    /// Serves `backend` to who connects to `listener`.
+impl<S: Service> Daemon<S> {
+    /// Serves `service` to who connects to `listener`.
     ///
     /// # Errors
     /// The process has no descriptor left.
-    pub fn new(backend: Backend, listener: UnixListener) -> Result<Self, DaemonError> {
+    pub fn new(service: S, listener: UnixListener) -> Result<Self, DaemonError> {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|errno| DaemonError::Wait(errno.into()))?;
         Ok(Self {
-            backend,
+            service,
             listener,
             control: Arc::new(Control {
                 stopping: AtomicBool::new(false),
@@ -116,7 +119,7 @@ impl Daemon {
     }
 
     fn serve(&self, stream: UnixStream) {
-        let mut connection = match Connection::new(self.backend.device(), stream) {
+        let mut connection = match Connection::new(self.service.handler(), stream) {
             Ok(connection) => connection,
             Err(error) => {
                 tracing::error!(%error, "cannot serve a front-end");

@@ -33,15 +33,33 @@ impl From<NoEvent> for io::Error {
     }
 }
 
-/// An event that the front-end signals.
+/// Checks an event that the front-end signals, a vring's *kick*.
 ///
 /// # Errors
 /// It is no eventfd. One cannot wait for most others, and what one can wait for has to be read.
-pub(crate) fn kick(event: File) -> io::Result<File> {
+pub fn kick(event: File) -> io::Result<File> {
     match kind(&event)? {
         Kind::Event => Ok(event),
         Kind::Socket => Err(NoEvent("a socket, not an eventfd").into()),
     }
+}
+
+/// Checks an event that the front-end listens to, a vring's *call* or *err*. Nothing arrives at it any
+/// more where it is a socket: see [`Handler::set_channel`](crate::front_end::Handler::set_channel).
+///
+/// # Errors
+/// It is neither an eventfd nor a connected stream socket.
+pub fn call(event: File) -> io::Result<File> {
+    listened(&event)?;
+    Ok(event)
+}
+
+fn listened(event: &File) -> io::Result<Kind> {
+    let kind = kind(event)?;
+    if kind == Kind::Socket {
+        seal(event)?;
+    }
+    Ok(kind)
 }
 
 /// Has nothing arrive at `socket` any more. Descriptors that were on the way there, or come there
@@ -145,10 +163,7 @@ pub(crate) fn keep_going<T>(signals: &[&Signal], work: impl FnOnce() -> T) -> T 
 
 impl Listened {
     fn new(event: File) -> io::Result<Self> {
-        let kind = kind(&event)?;
-        if kind == Kind::Socket {
-            seal(&event)?;
-        }
+        let kind = listened(&event)?;
         let blocking = !fcntl_getfl(&event)?.contains(OFlags::NONBLOCK);
         Ok(Self {
             kind,

@@ -3,6 +3,7 @@
 //! * [`Backend`] is the device: what it serves, and with how many queues.
 //! * [`Daemon`] serves it to one front-end after the other: a guest that reboots and a VMM that
 //!   restarts find it there, with a clean session.
+//! * [`front_end`] is for programs that serve front-ends with something else than a `Backend`.
 //!
 //! What is served is any [`fuse_fs::Serve`], such as a session over a passthrough filesystem. The
 //! requests themselves are the business of [`virtio_fs_queue`].
@@ -61,6 +62,7 @@ mod daemon;
 mod device;
 mod dirty_log;
 mod event;
+pub mod front_end;
 mod inflight;
 mod mapping;
 mod memory;

@@ -10,37 +10,55 @@ use vm_memory::{
 
 /// Most regions, each of which is a mapping of its own: QEMU has at most as many, the slots of KVM
 /// without those that KVM itself uses.
-pub(crate) const MAX_REGIONS: usize = 509;
+pub const MAX_REGIONS: usize = 509;
 
 /// Guest memory as it is mapped at one time.
-pub(crate) type Memory = GuestMemoryMmap<()>;
+pub type Memory = GuestMemoryMmap<()>;
 /// Guest memory whose map can change while it is in use: whoever looked it up keeps what was mapped
 /// then, until it is done.
-pub(crate) type SharedMemory = GuestMemoryAtomic<Memory>;
+pub type SharedMemory = GuestMemoryAtomic<Memory>;
 
 /// Why memory cannot be as the front-end says.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum MemoryError {
+pub enum MemoryError {
+    /// A region cannot be mapped.
     #[error("cannot map a region of guest memory at {guest:#x}: {source}")]
-    Map { guest: u64, source: VhostUserError },
+    Map {
+        /// Its guest address.
+        guest: u64,
+        /// Why not.
+        source: VhostUserError,
+    },
+    /// Touching what is not in the file would end the process.
     #[error("the region of guest memory at {guest:#x} is longer than the file that it is in")]
-    Short { guest: u64 },
+    Short {
+        /// The region's guest address.
+        guest: u64,
+    },
+    /// They overlap, or there is none.
     #[error("the regions of guest memory cannot be: {0}")]
     Regions(#[from] vm_memory::GuestRegionCollectionError),
+    /// More than can be mapped.
     #[error("there are more than {MAX_REGIONS} regions of guest memory")]
     TooMany,
+    /// What is to be taken away is not there.
     #[error("there is no region of {size:#x} bytes at {guest:#x}")]
-    NoRegion { guest: u64, size: u64 },
+    NoRegion {
+        /// Its guest address.
+        guest: u64,
+        /// Its size in bytes.
+        size: u64,
+    },
 }
 
 /// The guest's memory, and where the front-end has mapped it: by these addresses it names rings.
-pub(crate) struct MemoryTable {
+pub struct MemoryTable {
     shared: SharedMemory,
     places: Vec<Place>,
 }
 
-/// What is to be a guest's memory next.
-pub(crate) struct Change {
+/// What is to be a guest's memory next: see [`MemoryTable::apply`].
+pub struct Change {
     memory: Memory,
     places: Vec<Place>,
 }
@@ -64,27 +82,33 @@ struct Place {
     size: u64,
 }
 
-impl MemoryTable {
+impl Default for MemoryTable {
     /// There is none yet.
-    pub(crate) fn new() -> Self {
+    fn default() -> Self {
         Self {
             shared: SharedMemory::new(Memory::new()),
             places: Vec::new(),
         }
     }
+}
 
+impl MemoryTable {
     /// The guest address behind the last byte.
     pub(crate) fn end(&self) -> u64 {
         end_of(&self.shared.memory())
     }
 
     /// What the queues work on.
-    pub(crate) fn shared(&self) -> &SharedMemory {
+    #[must_use]
+    pub const fn shared(&self) -> &SharedMemory {
         &self.shared
     }
 
-    /// `regions` in the place of all that there are.
-    pub(crate) fn replaced(
+    /// `regions` in the place of all that there are, each in its file.
+    ///
+    /// # Errors
+    /// Says what cannot be.
+    pub fn replaced(
         regions: &[VhostUserMemoryRegion],
         files: Vec<File>,
     ) -> Result<Change, MemoryError> {
@@ -101,11 +125,11 @@ impl MemoryTable {
         })
     }
 
-    pub(crate) fn with(
-        &self,
-        region: &VhostUserMemoryRegion,
-        file: File,
-    ) -> Result<Change, MemoryError> {
+    /// One region more.
+    ///
+    /// # Errors
+    /// Says what cannot be.
+    pub fn with(&self, region: &VhostUserMemoryRegion, file: File) -> Result<Change, MemoryError> {
         if self.places.len() >= MAX_REGIONS {
             return Err(MemoryError::TooMany);
         }
@@ -115,7 +139,11 @@ impl MemoryTable {
         Ok(Change { memory, places })
     }
 
-    pub(crate) fn without(&self, region: &VhostUserMemoryRegion) -> Result<Change, MemoryError> {
+    /// One region less: the one of that guest address and size.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn without(&self, region: &VhostUserMemoryRegion) -> Result<Change, MemoryError> {
         let Place { guest, size, .. } = Place::of(region);
         let (memory, _) = self
             .shared
@@ -128,7 +156,7 @@ impl MemoryTable {
     }
 
     /// From now on this is the guest's memory.
-    pub(crate) fn apply(&mut self, change: Change) {
+    pub fn apply(&mut self, change: Change) {
         let Change { memory, places } = change;
         let guard = self.shared.lock();
         guard
@@ -137,8 +165,9 @@ impl MemoryTable {
         self.places = places;
     }
 
-    /// The guest's address of what the front-end has at `user`.
-    pub(crate) fn guest_address(&self, user: u64) -> Option<GuestAddress> {
+    /// The guest's address of what the front-end has at `user`; `None` where it is in no region.
+    #[must_use]
+    pub fn guest_address(&self, user: u64) -> Option<GuestAddress> {
         self.places.iter().find_map(|place| place.translate(user))
     }
 }
@@ -199,7 +228,7 @@ mod tests {
     }
 
     fn table(places: &[(u64, u64)]) -> MemoryTable {
-        let mut table = MemoryTable::new();
+        let mut table = MemoryTable::default();
         let (regions, files): (Vec<_>, Vec<_>) = places
             .iter()
             .map(|&(guest, user)| region(guest, user))

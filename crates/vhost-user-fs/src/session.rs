@@ -20,6 +20,7 @@ use vm_memory::GuestAddress;
 use crate::device::{Device, FEATURES, LOG_ALL, MAX_QUEUE_SIZE, PROTOCOL_FEATURES};
 use crate::dirty_log::{DirtyLog, Moved};
 use crate::event;
+use crate::front_end::Handler;
 use crate::inflight::Inflight;
 use crate::memory::{Change, MAX_REGIONS, MemoryError, MemoryTable};
 use crate::transfer::{Transfer, TransferError};
@@ -32,7 +33,7 @@ const MAX_CONFIG: u32 = 256;
 ///
 /// A message that is refused ends the connection, which is all that the `vhost` crate can do with
 /// an error. Dropping this ends the guest's session.
-pub(crate) struct Session {
+pub struct Session {
     device: Arc<Device>,
     features: u64,
     protocol_features: u64,
@@ -70,8 +71,6 @@ enum Refusal {
     Transferred,
     #[error("the config space of a virtio-fs device is read-only")]
     ReadOnlyConfig,
-    #[error("a channel to the front-end is one socket, and has to be negotiated")]
-    Channel,
 }
 
 impl From<Refusal> for VhostUserError {
@@ -95,7 +94,7 @@ impl Session {
         Self {
             features: 0,
             protocol_features: 0,
-            memory: MemoryTable::new(),
+            memory: MemoryTable::default(),
             vrings: device.queues.iter().map(|_| Vring::default()).collect(),
             log: Arc::default(),
             transfer: None,
@@ -104,23 +103,6 @@ impl Session {
             inflight: None,
             channel: None,
         }
-    }
-
-    /// Whether the front-end can ask for the result of any message.
-    pub(crate) fn acknowledges(&self) -> bool {
-        self.protocol_features & VhostUserProtocolFeatures::REPLY_ACK.bits() != 0
-    }
-
-    /// `VHOST_USER_SET_BACKEND_REQ_FD`: the `vhost` crate would make more of it than can be made
-    /// sure to hold nothing else open.
-    pub(crate) fn set_channel(&mut self, files: Vec<File>) -> VhostUserResult<()> {
-        let negotiated = self.protocol_features & VhostUserProtocolFeatures::BACKEND_REQ.bits();
-        let (true, Ok([socket])) = (negotiated != 0, <[File; 1]>::try_from(files)) else {
-            return Err(Refusal::Channel.into());
-        };
-        event::seal(&socket).map_err(VhostUserError::ReqHandlerError)?;
-        self.channel = Some(socket);
-        Ok(())
     }
 
     fn vring(&mut self, index: u32) -> Result<&mut Vring, Refusal> {
@@ -230,6 +212,20 @@ impl Drop for Session {
         }
         self.transfer = None;
         self.device.filesystem.reset();
+    }
+}
+
+impl Handler for Session {
+    fn acknowledges(&self) -> bool {
+        self.protocol_features & VhostUserProtocolFeatures::REPLY_ACK.bits() != 0
+    }
+
+    fn set_channel(&mut self, socket: File) -> VhostUserResult<()> {
+        if self.protocol_features & VhostUserProtocolFeatures::BACKEND_REQ.bits() == 0 {
+            return not_offered();
+        }
+        self.channel = Some(socket);
+        Ok(())
     }
 }
 
