@@ -80,8 +80,9 @@ impl PassthroughFs {
         handle: Handle,
         node: NodeId,
     ) -> Result<Arc<OpenDirectory>> {
-        let directory = self.handles.directory(handle, node);
-        directory.ok_or_else(|| self.no_handle(node))
+        self.handles
+            .directory(handle, node)
+            .ok_or(Errno::EBADF.into())
     }
 
     /// The number of a listed entry. Where something is mounted on it, the host lists what is below

@@ -135,16 +135,7 @@ impl PassthroughFs {
 
     /// The open file that `handle` names, if it is one of `node`.
     pub(crate) fn file(&self, handle: Handle, node: NodeId) -> Result<Arc<OpenFile>> {
-        let file = self.handles.file(handle, node);
-        file.ok_or_else(|| self.no_handle(node))
-    }
-
-    /// Why there is no handle of `node`: what was lost when its session was taken up has no inode.
-    pub(crate) fn no_handle(&self, node: NodeId) -> Error {
-        match self.inodes.get(node) {
-            Some(_) => Errno::EBADF.into(),
-            None => Errno::ESTALE.into(),
-        }
+        self.handles.file(handle, node).ok_or(Errno::EBADF.into())
     }
 
     /// Opens a regular file for I/O. Nothing else is ever opened: device nodes and FIFOs would act
