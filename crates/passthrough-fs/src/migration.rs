@@ -29,7 +29,8 @@ pub enum MigrationMode {
     FindPaths,
     /// By its file handle (open_by_handle_at(2)), wherever it is: both sides need the same
     /// filesystem, and CAP_DAC_READ_SEARCH. Saving takes no time for paths then. What was removed
-    /// while it was open is found as long as somebody has it open.
+    /// while it was open is found as long as somebody has it open. What is on another mount below the
+    /// shared directory is found by its path.
     ///
     /// **Whoever writes a state reaches every file of that filesystem**, in the shared directory or
     /// not: load only what comes from a front-end that may do that.

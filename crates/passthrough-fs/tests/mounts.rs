@@ -7,9 +7,10 @@ use fuse_fs::abi::*;
 use fuse_fs::flags::*;
 use fuse_fs::*;
 use passthrough_fs::Feature;
-use passthrough_fs::{Config, InodeFileHandles, NewError, PassthroughFs};
+use passthrough_fs::{Config, InodeFileHandles, Migration, MigrationMode, NewError, PassthroughFs};
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount,
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change,
+    mount_remount, unmount,
 };
 use rustix::thread::UnshareFlags;
 use tempfile::TempDir;
@@ -321,5 +322,45 @@ fn file_handles_are_mandatory_for_the_root_only() {
         share.attr(status);
         share.fs.destroy();
         unmount(&proc, UnmountFlags::DETACH).unwrap();
+    });
+}
+
+#[test]
+fn by_handle_what_is_on_another_mount_is_found_on_it() {
+    with_own_mounts("by_handle_what_is_on_another_mount_is_found_on_it", || {
+        let by_handle = Migration::new().mode(MigrationMode::FileHandles);
+        let outer = TempDir::new_in("/dev/shm").unwrap();
+        let here = Share::in_dir(outer, |config| config.migration(by_handle));
+        mount_tmpfs(&here.host("tmpfs"));
+        std::fs::write(here.host("tmpfs/file"), "on another").unwrap();
+        std::fs::create_dir_all(here.host("source")).unwrap();
+        std::fs::write(here.host("source/file"), "the same").unwrap();
+        std::fs::create_dir(here.host("bind")).unwrap();
+        mount_bind(here.host("source"), here.host("bind")).unwrap();
+        mount_remount(here.host("bind"), MountFlags::BIND | MountFlags::RDONLY, "").unwrap();
+        let open = |dir: &str| {
+            let node = here.lookup_in(here.node(dir), "file").unwrap().node;
+            (node, here.open_node(node, RDONLY).unwrap())
+        };
+        let [tmpfs, source, bind] = ["tmpfs", "source", "bind"].map(open);
+
+        let mut state = Vec::new();
+        here.fs.state().unwrap().save(&mut state).unwrap();
+        let there = Share {
+            fs: PassthroughFs::new(Config::new(&here.path).migration(by_handle)).unwrap(),
+            path: here.path.clone(),
+            outer: TempDir::new().unwrap(),
+        };
+        there.fs.state().unwrap().load(&mut &*state).unwrap();
+        assert_eq!(there.read(tmpfs, 0, 99).unwrap(), b"on another");
+        assert_eq!(there.read(source, 0, 99).unwrap(), b"the same");
+        assert_eq!(there.read(bind, 0, 99).unwrap(), b"the same");
+        // What the mount forbids is forbidden still.
+        there.open_node(source.0, RDWR).unwrap();
+        assert_eq!(errno(there.open_node(bind.0, RDWR)), Errno::EROFS);
+
+        for name in ["bind", "tmpfs"] {
+            unmount(here.host(name), UnmountFlags::DETACH).unwrap();
+        }
     });
 }

@@ -242,7 +242,12 @@ fn by_handle_even_what_was_removed_is_found() {
     assert_eq!(there.read(file, 0, 9).unwrap(), b"mine");
     assert_eq!(there.read(removed, 0, 9).unwrap(), b"removed");
     // Who does not trust the state finds no path in it.
-    assert!(load(&here.again(|config| config).fs, &save(&here.fs)).is_err());
+    let error = load(&here.again(|config| config).fs, &save(&here.fs)).unwrap_err();
+    assert!(error.to_string().contains("no path"), "{error}");
+    // Who could open no handle says so at once.
+    let none = here.again(|config| by_handle(config).inode_file_handles(InodeFileHandles::Never));
+    let error = load(&none.fs, &save(&here.fs)).unwrap_err().to_string();
+    assert!(error.contains("--migration-mode=file-handles"), "{error}");
 }
 
 #[test]

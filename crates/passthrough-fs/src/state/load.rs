@@ -47,6 +47,7 @@ impl PassthroughFs {
             paths: Paths::new(self).map_err(to_io_error)?,
             path: Vec::new(),
             same: false,
+            device: (0, 0),
             above: Above::default(),
             lost: 0,
         };
@@ -76,6 +77,8 @@ struct Loading<'f> {
     path: Vec<u8>,
     /// The shared directory is the one that it was, so that inodes are what they were.
     same: bool,
+    /// The device of the root, with the numbers of where the state was saved.
+    device: (u32, u32),
     /// Directories above inodes that are opened again by name.
     above: Above,
     /// What the guest held and cannot have any more.
@@ -90,11 +93,19 @@ impl Loading<'_> {
     fn root(&mut self, root: &Root<'_>) -> io::Result<u32> {
         let stat = stat_fd(&self.paths.root).map_err(to_io_error)?;
         let here = Here::of(&self.paths.root, &stat);
+        self.device = root.signs.dev;
         let same_device = identity(&stat).dev == root.signs.dev;
         self.same = here.is(&root.signs).unwrap_or(same_device);
         if !self.same && self.fs.migration.verify_handles {
             return Err(invalid(
                 "--migration-verify-handles: the shared directory is not the one that it was",
+            ));
+        }
+        if self.fs.migration.mode == MigrationMode::FileHandles && self.mount().is_none() {
+            return Err(invalid(
+                "--migration-mode=file-handles: file handles do not work here; they need a \
+                 filesystem that has them, CAP_DAC_READ_SEARCH, and no \
+                 --inode-file-handles=never; or use find-paths",
             ));
         }
         if root.devices > MAX_DEVICES {
@@ -177,17 +188,16 @@ impl Loading<'_> {
     fn find(&self, saved: &SavedInode<'_>) -> std::result::Result<(OwnedFd, Statx), Loss> {
         let handle = saved.signs.handle;
         let handle = handle.and_then(|(kind, bytes)| FileHandle::from_parts(kind, bytes));
-        if self.fs.migration.mode == MigrationMode::FileHandles
-            && let Some(handle) = &handle
-        {
-            return self.by_handle(saved, handle);
-        }
+        // It is opened on the mount of the root: elsewhere, it may be that of another file.
+        let handle = handle.filter(|_| saved.signs.dev == self.device);
+        let trusted = self.fs.migration.mode == MigrationMode::FileHandles;
         let by_path = match saved.path {
             Some(_) => self.by_path(saved),
             None => Err(Errno::ESTALE.into()),
         };
-        // It may be elsewhere in the share by now.
+        // It may be elsewhere by now.
         match (by_path, &handle) {
+            (Err(_), Some(handle)) if trusted => self.by_handle(saved, handle),
             (Err(loss), Some(handle)) if self.same => {
                 let found = self.by_handle(saved, handle).map_err(|_| loss)?;
                 let path = self.paths.shown(&identity(&found.1), &found.0);
@@ -206,15 +216,21 @@ impl Loading<'_> {
         self.check(saved, fd, stat)
     }
 
+    /// What file handles are opened on, where they work.
+    fn mount(&self) -> Option<&OwnedFd> {
+        match &self.paths.root.volume.reopening {
+            Reopening::ByHandle(mount) => Some(mount),
+            Reopening::ByName | Reopening::Never => None,
+        }
+    }
+
     /// On the mount of the root. Who says which handle to open reaches any file of that filesystem.
     fn by_handle(
         &self,
         saved: &SavedInode<'_>,
         handle: &FileHandle,
     ) -> std::result::Result<(OwnedFd, Statx), Loss> {
-        let Reopening::ByHandle(mount) = &self.paths.root.volume.reopening else {
-            return Err(Errno::EPERM.into());
-        };
+        let mount = self.mount().ok_or(Errno::EPERM)?;
         let open = || handle.open(mount, OFlags::PATH);
         let fd = self.fs.with_descriptor(open)?;
         let stat = stat_fd(&fd)?;
@@ -369,7 +385,11 @@ impl fmt::Display for Lost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Inode(_, Some(path)) => write!(f, "{:?}", String::from_utf8_lossy(path)),
-            Self::Inode(node, None) => write!(f, "node {node}, of which no path is known"),
+            Self::Inode(node, None) => write!(
+                f,
+                "node {node}, of which no path is known, as it was removed while it was open, or \
+                 saved with --migration-mode=file-handles"
+            ),
             Self::File(node) => write!(f, "an open file or directory, node {node}"),
             Self::Lock(node) => write!(f, "a lock on node {node}"),
         }

@@ -109,11 +109,15 @@ impl Saving<'_, '_> {
                 fresh.as_ref()
             }
         };
-        let path = match (fs.migration.mode, handle) {
-            (MigrationMode::FileHandles, Some(_)) => None,
-            _ => self.paths.of(inode, fd),
+        // A handle is opened on the mount of the root.
+        let by_handle = fs.migration.mode == MigrationMode::FileHandles
+            && handle.is_some()
+            && self.paths.root.volume.has(&inode.identity);
+        let path = match by_handle {
+            true => None,
+            false => self.paths.of(inode, fd),
         };
-        if path.is_none() && fs.migration.mode == MigrationMode::FindPaths && has_name(fd) {
+        if path.is_none() && !by_handle && has_name(fd) {
             self.wanted.insert(inode.identity, NodeId(node));
             return Ok(());
         }
