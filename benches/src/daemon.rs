@@ -156,7 +156,7 @@ impl Daemon {
 
     fn wait_until_listening(&mut self, socket: &Path, log: &Path) -> Result<(), DaemonError> {
         let deadline = Instant::now() + STARTUP;
-        while !socket.exists() {
+        while !testing::listens(socket) {
             let gone = !matches!(self.child.try_wait(), Ok(None));
             if gone || Instant::now() > deadline {
                 let said = fs::read_to_string(log).unwrap_or_default();

@@ -1,11 +1,13 @@
-//! What tests and benchmarks share: Linux guests in QEMU, and the output of processes.
+//! What tests and benchmarks share: Linux guests in QEMU, processes and what they print.
 
 #![forbid(unsafe_code)]
 
 mod console;
 mod guest;
 mod monitor;
+mod socket;
 
 pub use console::Console;
 pub use guest::{Guest, PROCESSORS, Share};
 pub use monitor::Monitor;
+pub use socket::listens;
