@@ -11,6 +11,7 @@ pub mod log;
 pub mod mount;
 pub mod share;
 mod signals;
+mod socket;
 mod sys;
 pub mod virtiofsd;
 pub mod vmm;

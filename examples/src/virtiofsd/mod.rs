@@ -2,7 +2,6 @@
 //! machine, with the options of the reference daemon.
 
 mod options;
-mod socket;
 
 use std::os::unix::net::UnixListener;
 use std::process::ExitCode;
@@ -15,9 +14,9 @@ use vhost_user_fs::{Backend, BackendConfig, ConfigError, Daemon, DaemonError};
 use virtio_fs_queue::{Polling, Pool};
 
 use crate::signals::{self, Signals};
+use crate::socket::{self, BoundSocket};
 use crate::{cli, filesystem, limits, sys};
 use options::Options;
-use socket::BoundSocket;
 
 /// What the program is called.
 pub const NAME: &str = "virtiofsd";

@@ -14,10 +14,10 @@ use crate::sys;
 
 /// Why there is no socket to listen on.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
-    #[error("{0} is served by another daemon{1}; end that or choose another --socket-path")]
+pub(crate) enum Error {
+    #[error("{0} is served by another program{1}; end that or choose another path")]
     Taken(PathBuf, String),
-    #[error("{0} exists and is not a socket; remove it or choose another --socket-path")]
+    #[error("{0} exists and is not a socket; remove it or choose another path")]
     NotASocket(PathBuf),
     #[error("cannot make the lock file {0}: {1}")]
     Lock(PathBuf, #[source] io::Error),
@@ -29,7 +29,7 @@ pub(super) enum Error {
 
 /// A listening socket on a path. Both the path and its lock are removed when this is dropped.
 #[derive(Debug)]
-pub(super) struct BoundSocket {
+pub(crate) struct BoundSocket {
     path: PathBuf,
     /// The socket's device and inode: the path may have become another's.
     identity: (u64, u64),
@@ -39,7 +39,7 @@ pub(super) struct BoundSocket {
 
 impl BoundSocket {
     /// Listens on `path`, for this user only. A socket that nobody listens on any more is replaced.
-    pub(super) fn listen(path: &Path) -> Result<(UnixListener, Self), Error> {
+    pub(crate) fn listen(path: &Path) -> Result<(UnixListener, Self), Error> {
         let lock = Lock::take(path)?;
         remove_stale(path)?;
         let failed = |error| Error::Listen(path.to_owned(), error);
@@ -65,7 +65,7 @@ impl Drop for BoundSocket {
 }
 
 /// Takes over the listening socket `fd`, which this process inherited.
-pub(super) fn inherited(fd: RawFd) -> Result<UnixListener, Error> {
+pub(crate) fn inherited(fd: RawFd) -> Result<UnixListener, Error> {
     let socket = sys::duplicate_inherited(fd).map_err(|_| Error::NotListening(fd))?;
     let listens = sockopt::socket_acceptconn(&socket).unwrap_or(false)
         && sockopt::socket_domain(&socket) == Ok(AddressFamily::UNIX)
