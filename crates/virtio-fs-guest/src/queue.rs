@@ -408,6 +408,7 @@ impl Queue {
         self.ring.reset();
         link::clear(&self.events.call);
         link::clear(&self.events.kick);
+        link::clear(&self.events.error);
         self.draining = false;
         self.in_flight = 0;
         self.broken = None;
