@@ -5,27 +5,22 @@
 
 #[path = "../../crates/virtio-fs-device/tests/support/machine.rs"]
 mod machine;
+mod support;
 
-use std::env;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
 use std::sync::Arc;
 
 use fuse_wire::NodeId;
 use machine::*;
+use support::Program;
 use tempfile::TempDir;
 use virtio_fs_device::{DIRTY_PAGE, Device, DeviceConfig, Error, SavedState, State, VhostUser};
 use virtio_fs_guest::{MountOptions, Options};
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestRegionMmap};
 
 const O_RDWR: u32 = 2;
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Program {
-    Ours,
-    Peer(PathBuf),
-}
 
 /// A daemon, killed when dropped.
 struct Daemon(Child);
@@ -34,34 +29,6 @@ struct Daemon(Child);
 struct Share {
     program: Program,
     folder: TempDir,
-}
-
-impl Program {
-    fn all() -> Vec<Self> {
-        let peer = env::var_os("VIRTIOFSD_PEER")
-            .map(PathBuf::from)
-            .or_else(|| {
-                let home = env::var_os("HOME")?;
-                let installed = Path::new(&home).join(".cargo/bin/virtiofsd");
-                installed.exists().then_some(installed)
-            });
-        if peer.is_none() {
-            println!("not tested with the reference daemon: VIRTIOFSD_PEER does not name it");
-        }
-        let peer = peer.map(Self::Peer);
-        [Self::Ours].into_iter().chain(peer).collect()
-    }
-
-    fn command(&self) -> Command {
-        match self {
-            Self::Ours => Command::new(env!("CARGO_BIN_EXE_virtiofsd")),
-            Self::Peer(path) => {
-                let mut command = Command::new(path);
-                command.args(["--sandbox=none", "--xattr"]);
-                command
-            }
-        }
-    }
 }
 
 impl Share {

@@ -35,10 +35,20 @@ impl Daemon {
         socket: &Path,
         args: impl IntoIterator<Item = A>,
     ) -> Self {
+        command.arg("--socket-path").arg(socket).args(args);
+        Self::listening(command, socket)
+    }
+
+    /// A relay, which listens on `socket`, to the daemon that listens on `daemon`.
+    pub(crate) fn relay(socket: &Path, daemon: &Path, args: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_relay"));
+        command.arg("--listen").arg(socket);
+        command.arg("--daemon").arg(daemon).args(args);
+        Self::listening(command, socket)
+    }
+
+    fn listening(mut command: Command, socket: &Path) -> Self {
         command
-            .arg("--socket-path")
-            .arg(socket)
-            .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
@@ -49,9 +59,10 @@ impl Daemon {
             log,
             socket: socket.to_owned(),
         };
-        let listening = daemon
-            .log
-            .wait_for(Duration::from_secs(30), |line| line.contains("listening"));
+        // Ours says the one, the reference daemon the other.
+        let listening = daemon.log.wait_for(Duration::from_secs(30), |line| {
+            line.contains("listening") || line.contains("Waiting for vhost-user")
+        });
         assert!(
             listening.is_some(),
             "the daemon does not listen; its log:\n{}",
@@ -62,6 +73,14 @@ impl Daemon {
 
     pub(crate) fn socket(&self) -> &Path {
         &self.socket
+    }
+
+    /// Waits until it has logged a line with `text`.
+    pub(crate) fn logs(&self, text: &str) {
+        let line = self
+            .log
+            .wait_for(Duration::from_secs(30), |line| line.contains(text));
+        assert!(line.is_some(), "no {text:?} in its log:\n{}", self.log());
     }
 
     /// The end of its log.

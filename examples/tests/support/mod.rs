@@ -11,8 +11,10 @@ mod guest;
 mod host;
 mod mount;
 pub(crate) mod pjdfstest;
+mod program;
 
 pub(crate) use daemon::Daemon;
 pub(crate) use guest::boot;
 pub(crate) use host::{Host, run};
 pub(crate) use mount::Mount;
+pub(crate) use program::Program;
