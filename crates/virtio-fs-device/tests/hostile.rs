@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use support::fake::{self, FAULTS, Fault};
 use support::*;
 use virtio_fs_device::{Device, DeviceConfig, Error, Recovery, State, Timeouts, VhostUser};
+use vm_memory::{FileOffset, GuestAddress, GuestRegionMmap};
 
 /// How long the daemon has for anything.
 const LIMIT: Duration = Duration::from_millis(40);
@@ -139,6 +140,63 @@ fn a_daemon_has_no_more_state_than_is_wanted() {
             .filter_map(Result::err)
             .any(|error| too_large(&error))
     );
+}
+
+/// One daemon, with `fault` at message `at`, and none after it.
+fn only_daemon(protocol: u64, fault: Fault, at: usize, count: Arc<AtomicUsize>) -> VhostUser {
+    let made = AtomicUsize::new(0);
+    let mut daemon = VhostUser::by(move || {
+        if made.fetch_add(1, Ordering::SeqCst) > 0 {
+            return Err(std::io::ErrorKind::ConnectionRefused.into());
+        }
+        let (ours, theirs) = UnixStream::pair()?;
+        let count = Arc::clone(&count);
+        std::thread::spawn(move || {
+            let came = fake::serve_with(protocol, theirs, fault, at);
+            count.store(came, Ordering::SeqCst);
+        });
+        Ok(ours)
+    });
+    daemon.timeouts.message = 3 * LIMIT;
+    daemon.timeouts.stop = 3 * LIMIT;
+    daemon
+}
+
+/// A device that the driver uses, if it came to that.
+fn active(daemon: VhostUser) -> Option<(Device<Memory>, Machine)> {
+    let mut device = Device::<Memory>::vhost_user(&DeviceConfig::default(), daemon).ok()?;
+    let machine = Guest::new(&device, Calls::Relayed).machine;
+    device.ack_features(machine.features).ok()?;
+    device.activate(machine.activation()).ok()?;
+    Some((device, machine))
+}
+
+#[test]
+fn what_a_daemon_wrote_is_known_whenever_it_dies() {
+    let (mut known, mut done) = (0, false);
+    for at in 0.. {
+        let daemon = only_daemon(fake::ALL, Fault::HangUp, at, Arc::default());
+        let Some((mut device, machine)) = active(daemon) else {
+            continue;
+        };
+        if device.start_dirty_log().is_ok() {
+            // Too much for the log that there is.
+            let file = tempfile::tempfile().unwrap();
+            file.set_len(1 << 20).unwrap();
+            let (start, file) = (GuestAddress(1 << 40), FileOffset::new(file, 0));
+            let plugged = GuestRegionMmap::from_range(start, 1 << 20, Some(file)).unwrap();
+            let memory = machine.memory.insert_region(Arc::new(plugged)).unwrap();
+            done = device.update_memory(Arc::new(memory)).is_ok();
+            let mut pages = Vec::new();
+            device.take_dirty(0..u64::MAX, |page| pages.push(page));
+            assert_eq!(pages, [0], "it died at message {at}");
+            known += 1;
+        }
+        if done {
+            break;
+        }
+    }
+    assert!(known > 2, "{known}");
 }
 
 #[test]

@@ -103,10 +103,12 @@ impl<M: GuestSpace> Active<M> {
         let Logging::On(log) = logging else {
             return Ok(());
         };
-        log.give(session, deadline)?;
+        let given = log.give(session, deadline);
+        // Also what a daemon noted that is lost.
         if let Some(Logging::On(small)) = small {
             log.merge(&small);
         }
+        given?;
         session.set_features(self.features, true, deadline)
     }
 

@@ -1,8 +1,10 @@
-//! A daemon that serves nothing, says what it is told to say, and at some message something else.
+//! A daemon that serves nothing, says what it is told to say, and at some message something else. It
+//! notes in each log that it wrote to the first page.
 
 use std::fs::File;
 use std::io::{IoSliceMut, Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -120,6 +122,12 @@ pub(crate) fn serve_with(protocol: u64, mut stream: UnixStream, fault: Fault, at
                 given,
             );
             return count;
+        }
+        // SET_LOG_BASE: the first page was written to.
+        if request == 6
+            && let Some(log) = given
+        {
+            log.write_all_at(&[1], 0).unwrap();
         }
         let Some(body) = answer else { continue };
         let file = (request == 31).then(|| tempfile::tempfile().unwrap());
