@@ -200,6 +200,35 @@ fn what_a_daemon_wrote_is_known_whenever_it_dies() {
 }
 
 #[test]
+fn a_daemon_that_acknowledges_nothing_is_waited_for() {
+    for call in [
+        |device: &mut Device<Memory>| device.reset(),
+        |device: &mut Device<Memory>| device.update_interrupt(1),
+    ] {
+        // How many messages came, and what became of it where the daemon fell silent at one.
+        let silent = |at| {
+            let count = Arc::new(AtomicUsize::new(0));
+            let protocol = fake::ALL & !fake::REPLY_ACK;
+            let daemon = only_daemon(protocol, Fault::Silence, at, Arc::clone(&count));
+            let (mut device, _machine) = active(daemon)?;
+            call(&mut device).unwrap();
+            let error = device.status().last_error;
+            drop(device);
+            eventually("it has counted", || count.load(Ordering::SeqCst) > 0);
+            Some((count.load(Ordering::SeqCst), error))
+        };
+        let (messages, _) = silent(usize::MAX).unwrap();
+        let mut waited = 0;
+        for (_, error) in (0..messages).filter_map(silent) {
+            let error = error.expect("it was waited for");
+            assert!(matches!(&*error, Error::Timeout { .. }), "{error}");
+            waited += 1;
+        }
+        assert!(waited > 0);
+    }
+}
+
+#[test]
 fn a_driver_that_tries_again_is_served() {
     let (mut failed, mut at) = (0, 0);
     loop {

@@ -69,7 +69,7 @@ impl<M: GuestSpace> VhostUserBackend<M> {
         self.shared.set_relay(Some(relay));
         let deadline = self.shared.soon("change how a queue interrupts");
         let told = self.with_daemon(&mut control, |session, active, _| {
-            session.set_ring_call(&active.served(index)?.ring, deadline)
+            session.change_ring_call(&active.served(index)?.ring, deadline)
         });
         self.forgive(told);
         self.shared.health.done(Call::UpdateInterrupt)?;

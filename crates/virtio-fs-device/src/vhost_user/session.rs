@@ -358,8 +358,13 @@ impl Session {
             .tell(&message, &[], deadline.to("enable a queue"))
     }
 
-    /// Sets what is signalled when a ring has used buffers.
-    pub(super) fn set_ring_call(&self, ring: &Ring, deadline: Deadline) -> Result<(), Error> {
+    /// Has something else signalled when a ring has used buffers. After this the event before is not.
+    pub(super) fn change_ring_call(&self, ring: &Ring, deadline: Deadline) -> Result<(), Error> {
+        self.set_ring_call(ring, deadline)?;
+        self.settle(deadline)
+    }
+
+    fn set_ring_call(&self, ring: &Ring, deadline: Deadline) -> Result<(), Error> {
         let message = Message::new(Request::SetVringCall).u64(ring.index.into());
         let deadline = deadline.to("set a queue's call");
         self.channel.tell(&message, &[ring.call.as_fd()], deadline)
@@ -410,11 +415,12 @@ impl Session {
         u16::try_from(base).map_err(|_| deadline.broken("there is no such entry"))
     }
 
-    /// Resets the whole device, where the daemon can do that.
+    /// Resets the whole device, where the daemon can do that, and waits until that is done.
     pub(super) fn reset(&self, deadline: Deadline) -> Result<(), Error> {
         let deadline = deadline.to("reset the daemon's device");
         let message = Message::new(Request::ResetDevice);
-        self.channel.tell(&message, &[], deadline)
+        self.channel.tell(&message, &[], deadline)?;
+        self.settle(deadline)
     }
 
     /// Waits until everything that it was told is done.
