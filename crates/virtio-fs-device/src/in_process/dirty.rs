@@ -1,6 +1,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 
 use arc_swap::ArcSwap;
 use virtio_fs_queue::WriteLog;
@@ -27,7 +28,7 @@ struct Region {
 impl DirtyLog {
     /// The guest's memory is `memory` from now on. What was noted of what is still there stays.
     pub(super) fn follow<M: GuestMemoryBackend>(&self, memory: &M) {
-        let before = self.regions.load();
+        let before = self.regions.load_full();
         let region = |region: &M::R| {
             let pages = pages(&(region.start_addr().0..end(region)));
             let same = before.iter().find(|before| before.pages == pages);
@@ -35,7 +36,22 @@ impl DirtyLog {
         };
         let mut regions: Vec<_> = memory.iter().map(region).collect();
         regions.sort_by_key(|region| region.pages.start);
-        self.regions.store(Arc::new(regions));
+        drop(before);
+        self.take_over(&self.regions.swap(Arc::new(regions)));
+    }
+
+    /// Notes what was noted of regions that are others now.
+    fn take_over(&self, before: &Arc<Vec<Arc<Region>>>) {
+        // Who is about to note something there has them, and does not take long.
+        while Arc::strong_count(before) > 1 {
+            thread::yield_now();
+        }
+        let is_gone = |region: &&Arc<Region>| Arc::strong_count(region) == 1;
+        for region in before.iter().filter(is_gone) {
+            region.take(&(0..u64::MAX), &mut |page| {
+                self.wrote(GuestAddress(page), 1)
+            });
+        }
     }
 
     /// Calls `found` with the address of each page within `range` that was noted since it was last
@@ -207,5 +223,32 @@ mod tests {
         log.wrote(GuestAddress(23 * PAGE), 1);
         log.wrote(GuestAddress(43 * PAGE), 1);
         assert_eq!(taken(&log, 0..u64::MAX), [3, 43]);
+    }
+
+    #[test]
+    fn what_was_noted_stays_when_memory_is_cut_in_another_way() {
+        let log = following(&memory(&[(0, 10), (10, 10)]));
+        for page in [0, 9, 10, 19] {
+            log.wrote(GuestAddress(page * PAGE), 1);
+        }
+        log.follow(&memory(&[(0, 5), (5, 10)]));
+        assert_eq!(taken(&log, 0..u64::MAX), [0, 9, 10]);
+    }
+
+    #[test]
+    fn nothing_is_missed_while_memory_changes() {
+        let maps = [&[(0, 100)][..], &[(0, 150)]].map(memory);
+        let log = following(&maps[0]);
+        thread::scope(|scope| {
+            let writing = scope.spawn(|| {
+                for page in (0..100).cycle().take(20_000) {
+                    log.wrote(GuestAddress(page * PAGE), 1);
+                }
+            });
+            while !writing.is_finished() {
+                maps.iter().for_each(|memory| log.follow(memory));
+            }
+        });
+        assert_eq!(taken(&log, 0..u64::MAX), Vec::from_iter(0..100));
     }
 }
