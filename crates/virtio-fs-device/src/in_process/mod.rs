@@ -340,6 +340,9 @@ impl<M: GuestSpace> Backend<M> for InProcessBackend<M> {
     }
 
     fn start_dirty_log(&mut self) -> Result<(), Error> {
+        if self.log.is_some() {
+            return Ok(());
+        }
         let log = Arc::new(DirtyLog::default());
         if let Some(active) = &self.active {
             log.follow(&*active.memory());

@@ -239,6 +239,8 @@ fn what_is_written_is_in_the_log() {
         mount
             .read(entry.nodeid, open.fh, 0, &mut vec![0; data.len()])
             .unwrap();
+        // It is on.
+        device.start_dirty_log().unwrap();
         device.pause().unwrap();
         let mut dirty = Vec::new();
         device.take_dirty(0..u64::MAX, |page| dirty.push(page));
