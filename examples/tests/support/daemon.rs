@@ -1,7 +1,8 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use testing::Console;
 
@@ -77,10 +78,25 @@ impl Daemon {
 
     /// Waits until it has logged a line with `text`.
     pub(crate) fn logs(&self, text: &str) {
-        let line = self
-            .log
-            .wait_for(Duration::from_secs(30), |line| line.contains(text));
-        assert!(line.is_some(), "no {text:?} in its log:\n{}", self.log());
+        self.logs_times(text, 1);
+    }
+
+    /// Waits until it has logged `times` lines with `text`.
+    pub(crate) fn logs_times(&self, text: &str, times: usize) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let is = |line: &&String| line.contains(text);
+        while self.log.lines().iter().filter(is).count() < times {
+            let late = Instant::now() > deadline;
+            assert!(!late, "not {times} times {text:?}:\n{}", self.log());
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Ends it by SIGKILL, and waits until it has.
+    pub(crate) fn kill(&mut self) {
+        // Neither fails where it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 
     /// The end of its log.
@@ -114,8 +130,6 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // Neither fails where it has ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
     }
 }

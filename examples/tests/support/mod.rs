@@ -12,6 +12,7 @@ mod host;
 mod mount;
 pub(crate) mod pjdfstest;
 mod program;
+pub(crate) mod uml;
 
 pub(crate) use daemon::Daemon;
 pub(crate) use guest::boot;
