@@ -80,9 +80,7 @@ impl PassthroughFs {
         handle: Handle,
         node: NodeId,
     ) -> Result<Arc<OpenDirectory>> {
-        self.handles
-            .directory(handle, node)
-            .ok_or(Errno::EBADF.into())
+        Ok(self.handles.directory(handle, node)?)
     }
 
     /// The number of a listed entry. Where something is mounted on it, the host lists what is below

@@ -1,11 +1,12 @@
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 
-use fuse_fs::{Handle, NodeId};
+use fuse_fs::{Errno, Handle, NodeId};
 
 use crate::budget::Permit;
 use crate::dir::Stream;
 use crate::locks::Flock;
+use crate::lost_handles::LostHandles;
 use crate::open_inodes::KeptOpen;
 use crate::slab::{Full, Refill, Slab, SlotImage};
 use crate::volume::Volume;
@@ -59,6 +60,8 @@ const MAX_INDEX: u32 = 1 << 20;
 pub(crate) struct HandleTable {
     files: Slab<OpenFile>,
     directories: Slab<OpenDirectory>,
+    pub(crate) lost_files: LostHandles,
+    pub(crate) lost_directories: LostHandles,
 }
 
 impl HandleTable {
@@ -66,6 +69,8 @@ impl HandleTable {
         Self {
             files: Slab::new(),
             directories: Slab::new(),
+            lost_files: LostHandles::default(),
+            lost_directories: LostHandles::default(),
         }
     }
 
@@ -77,14 +82,21 @@ impl HandleTable {
         self.directories.insert(Arc::new(directory)).map(Handle)
     }
 
-    pub(crate) fn file(&self, handle: Handle, node: NodeId) -> Option<Arc<OpenFile>> {
-        self.files.get(handle.0).filter(|file| file.node == node)
+    /// EBADF where `handle` is no file of `node`, ESTALE where it was before it was lost.
+    pub(crate) fn file(&self, handle: Handle, node: NodeId) -> Result<Arc<OpenFile>, Errno> {
+        let file = self.files.get(handle.0).filter(|file| file.node == node);
+        file.ok_or_else(|| self.lost_files.why(handle))
     }
 
-    pub(crate) fn directory(&self, handle: Handle, node: NodeId) -> Option<Arc<OpenDirectory>> {
-        self.directories
-            .get(handle.0)
-            .filter(|directory| directory.node == node)
+    /// As [`file`](Self::file).
+    pub(crate) fn directory(
+        &self,
+        handle: Handle,
+        node: NodeId,
+    ) -> Result<Arc<OpenDirectory>, Errno> {
+        let directory = self.directories.get(handle.0);
+        let directory = directory.filter(|directory| directory.node == node);
+        directory.ok_or_else(|| self.lost_directories.why(handle))
     }
 
     /// Takes a file out. It is closed when its last user drops it.
@@ -124,6 +136,8 @@ impl HandleTable {
     pub(crate) fn clear(&self) {
         self.files.clear();
         self.directories.clear();
+        self.lost_files.clear();
+        self.lost_directories.clear();
     }
 }
 

@@ -265,6 +265,7 @@ mod labels;
 mod last_open;
 mod locks;
 mod lookup;
+mod lost_handles;
 mod migration;
 mod name_hints;
 mod namespace;

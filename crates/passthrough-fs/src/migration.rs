@@ -44,8 +44,8 @@ pub enum MigrationErrors {
     /// It is not loaded, with an error that says what is missing.
     #[default]
     Abort,
-    /// It is loaded, and a warning logged. The guest gets ESTALE for the inodes, and EBADF for the
-    /// open files, that are missing.
+    /// It is loaded, and a warning logged. The guest gets ESTALE for the inodes and the open files that
+    /// are missing.
     GuestError,
 }
 

@@ -129,13 +129,13 @@ impl PassthroughFs {
     pub(crate) fn do_releasedir(&self, node: NodeId, args: &ReleaseIn) -> Result<()> {
         match self.handles.remove_directory(args.fh, node) {
             Some(_closed_here) => Ok(()),
-            None => Err(Errno::EBADF.into()),
+            None => Err(self.handles.lost_directories.why(args.fh).into()),
         }
     }
 
     /// The open file that `handle` names, if it is one of `node`.
     pub(crate) fn file(&self, handle: Handle, node: NodeId) -> Result<Arc<OpenFile>> {
-        self.handles.file(handle, node).ok_or(Errno::EBADF.into())
+        Ok(self.handles.file(handle, node)?)
     }
 
     /// Opens a regular file for I/O. Nothing else is ever opened: device nodes and FIFOs would act

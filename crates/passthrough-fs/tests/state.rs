@@ -148,10 +148,54 @@ fn what_was_removed_while_open_is_lost_or_stops_it() {
 
     let there = here.moved(losing);
     assert_eq!(errno(there.fs.getattr(&me(), file.0, None)), Errno::ESTALE);
-    assert_eq!(errno(there.read(file, 0, 1)), Errno::EBADF);
+    assert_eq!(errno(there.read(file, 0, 1)), Errno::ESTALE);
     assert_eq!(there.read(kept, 0, 9).unwrap(), b"kept");
     let (node, fh) = there.file("file", b"", RDWR);
     assert!(node != file.0 && fh != file.1);
+}
+
+/// A program that is told EBADF takes it for its own mistake.
+#[test]
+fn what_was_lost_is_told_from_what_never_was() {
+    let here = Share::new();
+    let dir = here.mkdir(&me(), "dir", 0o755).unwrap().node;
+    let (file, dir) = (here.file("file", b"", RDWR), here.opendir(dir));
+    std::fs::remove_file(here.host("file")).unwrap();
+    std::fs::remove_dir(here.host("dir")).unwrap();
+    let there = here.moved(losing);
+    let flush = FlushIn {
+        fh: file.1,
+        ..FlushIn::default()
+    };
+    for _ in 0..2 {
+        assert_eq!(
+            errno(there.fs.flush(&me(), file.0, &flush)),
+            Errno::ESTALE,
+            "as close(2) does"
+        );
+        assert_eq!(errno(there.release(file)), Errno::ESTALE);
+        assert_eq!(errno(there.readdir(dir, 0, 4096)), Errno::ESTALE);
+        let release = ReleaseIn {
+            fh: dir.1,
+            ..ReleaseIn::default()
+        };
+        assert_eq!(
+            errno(there.fs.releasedir(&me(), dir.0, &release)),
+            Errno::ESTALE
+        );
+    }
+    let other = |handle: Handle| Handle(handle.0 + (1 << 32));
+    assert_eq!(
+        errno(there.read((file.0, other(file.1)), 0, 1)),
+        Errno::EBADF
+    );
+    assert_eq!(
+        errno(there.readdir((dir.0, other(dir.1)), 0, 4096)),
+        Errno::EBADF
+    );
+    there.fs.destroy();
+    assert_eq!(errno(there.read(file, 0, 1)), Errno::EBADF);
+    assert_eq!(errno(there.readdir(dir, 0, 4096)), Errno::EBADF);
 }
 
 #[test]
@@ -171,8 +215,8 @@ fn what_the_host_put_in_the_place_of_a_file_is_not_taken_for_it() {
             for node in [file.0, dir] {
                 assert_eq!(errno(there.fs.getattr(&me(), node, None)), Errno::ESTALE);
             }
-            assert_eq!(errno(there.read(file, 0, 9)), Errno::EBADF);
-            assert_eq!(errno(there.write(file, 0, b"oops")), Errno::EBADF);
+            assert_eq!(errno(there.read(file, 0, 9)), Errno::ESTALE);
+            assert_eq!(errno(there.write(file, 0, b"oops")), Errno::ESTALE);
         }
     }
 }
@@ -196,7 +240,7 @@ fn what_the_host_renamed_is_found_by_its_handle() {
     assert_eq!(there.lookup_in(dir, "renamed").unwrap().node, file.0);
     // It is in the share no more, and a state can say what it likes.
     assert_eq!(errno(there.fs.getattr(&me(), out.0, None)), Errno::ESTALE);
-    assert_eq!(errno(there.read(out, 0, 9)), Errno::EBADF);
+    assert_eq!(errno(there.read(out, 0, 9)), Errno::ESTALE);
 }
 
 #[test]
@@ -476,7 +520,7 @@ fn no_path_leads_out() {
         for forged in [&b"bb/secret"[..], b"direct.lk"] {
             let there = here.at(&path, configure);
             load(&there.fs, &forge(&bytes, b"aa/secret", forged)).unwrap();
-            assert_eq!(errno(there.read(file, 0, 9)), Errno::EBADF);
+            assert_eq!(errno(there.read(file, 0, 9)), Errno::ESTALE);
             assert_eq!(errno(there.fs.getattr(&me(), file.0, None)), Errno::ESTALE);
         }
     }

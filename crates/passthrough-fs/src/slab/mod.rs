@@ -170,7 +170,7 @@ fn join(generation: u32, index: u32) -> u64 {
     (u64::from(generation) << 32) | u64::from(index)
 }
 
-fn split(id: u64) -> (u32, u32) {
+pub(crate) fn split(id: u64) -> (u32, u32) {
     ((id >> 32) as u32, id as u32)
 }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 
-use fuse_fs::{Blocking, Context, Errno, Extensions, NodeId, Result, StateReader};
+use fuse_fs::{Blocking, Context, Errno, Extensions, Handle, NodeId, Result, StateReader};
 use rustix::fs::{Mode, OFlags, Statx};
 
 use super::above::Above;
@@ -60,7 +60,7 @@ impl PassthroughFs {
         if loading.lost > 0 {
             tracing::warn!(
                 lost = loading.lost,
-                "the guest gets ESTALE or EBADF for what it held and could not be taken up"
+                "the guest gets ESTALE for what it held and could not be taken up"
             );
         }
         drop(loading);
@@ -293,6 +293,7 @@ impl Loading<'_> {
         };
         let lost = self.handles.files.lose(saved.handle);
         lost.map_err(|refused| invalid(format!("file handle {}: {refused}", saved.handle)))?;
+        self.fs.handles.lost_files.add(Handle(saved.handle));
         self.lose(&Lost::File(saved.node), loss)
     }
 
@@ -325,6 +326,7 @@ impl Loading<'_> {
         };
         let lost = self.handles.directories.lose(saved.handle);
         lost.map_err(|refused| invalid(format!("directory handle {}: {refused}", saved.handle)))?;
+        self.fs.handles.lost_directories.add(Handle(saved.handle));
         self.lose(&Lost::File(saved.node), loss)
     }
 
