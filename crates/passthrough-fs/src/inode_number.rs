@@ -49,6 +49,11 @@ impl InodeNumbers {
         self.lock().clone()
     }
 
+    /// None of the others was seen yet.
+    pub(crate) fn begin_anew(&self) {
+        self.lock().clear();
+    }
+
     /// A device that was seen in another process, after those that were.
     pub(crate) fn add(&self, dev: (u32, u32)) {
         if dev != self.root {

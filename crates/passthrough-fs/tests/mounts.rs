@@ -228,6 +228,33 @@ fn numbers_are_unique_where_the_guest_knows_no_submounts() {
 }
 
 #[test]
+fn numbers_stay_what_they_were_whoever_was_served_before() {
+    with_own_mounts("numbers_stay_what_they_were", || {
+        let here = Share::new();
+        for name in ["first", "second"] {
+            mount_tmpfs(&here.host(name));
+        }
+        let number = |name| here.lookup(name).unwrap().attr.ino;
+        let numbers = ["first", "second"].map(number);
+        let nodes = ["first", "second"].map(|name| here.node(name));
+        let mut state = Vec::new();
+        here.fs.state().unwrap().save(&mut state).unwrap();
+        // As when a machine goes back to a snapshot: another run saw them the other way round.
+        let there = PassthroughFs::new(Config::new(&here.path)).unwrap();
+        for name in [c"second", c"first"] {
+            let name = Name::new(name).unwrap();
+            there.lookup(&me(), NodeId::ROOT, name).unwrap();
+        }
+        there.state().unwrap().load(&mut &*state).unwrap();
+        let number = |node| there.getattr(&me(), node, None).unwrap().attr.ino;
+        assert_eq!(nodes.map(number), numbers);
+        for name in ["first", "second"] {
+            unmount(here.host(name), UnmountFlags::DETACH).unwrap();
+        }
+    });
+}
+
+#[test]
 fn submounts_are_not_announced_unless_configured() {
     with_own_mounts("submounts_are_not_announced_unless_configured", || {
         let share = Share::with(|config| config.announce_submounts(false));

@@ -52,6 +52,7 @@ impl PassthroughFs {
             lost: 0,
         };
         let devices = loading.root(&reader.take()?)?;
+        self.numbers.begin_anew();
         for _ in 0..devices {
             let Device(major, minor) = reader.take()?;
             self.numbers.add((major, minor));
