@@ -6,7 +6,7 @@ use std::ops::Range;
 use virtio_fs_config::ConfigSpace;
 
 use crate::saved::ActiveState;
-use crate::{Activation, Capabilities, Error, QueueSetup};
+use crate::{Activation, Capabilities, Error, QueueSetup, WindowStatus};
 
 /// What a back-end has to offer, from when it is made.
 #[derive(Debug, Clone)]
@@ -30,6 +30,9 @@ pub(crate) trait Backend<M>: Send + Sync + fmt::Debug {
     fn offer(&self) -> &Offer;
 
     fn capabilities(&self) -> Capabilities;
+
+    /// How the DAX window is, where there is one.
+    fn window(&self) -> Option<WindowStatus>;
 
     /// Starts serving queues that were never served.
     fn activate(&mut self, features: u64, activation: Activation<M>) -> Result<(), Error>;

@@ -115,6 +115,14 @@ impl<M> Device<M> {
         self.backend.offer().features
     }
 
+    /// Bytes of shared memory region 0, the DAX window (`VIRTIO_FS_SHMCAP_ID_CACHE`), which the
+    /// transport shows to the driver; `None` where there is none. It is the first part of what the
+    /// VMM set aside ([`VhostUser::window`]), or all of it: as much as the daemon wants.
+    #[must_use]
+    pub fn window_size(&self) -> Option<u64> {
+        self.backend.window().map(|window| window.size)
+    }
+
     /// The driver accepts `features`, all that it wants (at `FEATURES_OK`).
     ///
     /// # Errors
@@ -341,7 +349,8 @@ impl<M> Device<M> {
     /// How the device is.
     #[must_use]
     pub fn status(&self) -> Status {
-        self.health.status(self.backend.capabilities())
+        self.health
+            .status(self.backend.capabilities(), self.backend.window())
     }
 
     /// Where the device is in its life.

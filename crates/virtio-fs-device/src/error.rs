@@ -99,6 +99,28 @@ pub enum Error {
         /// The rule that it broke.
         rule: &'static str,
     },
+    /// The daemon said on the back-end channel what the protocol does not allow, and was given up.
+    #[error(
+        "the daemon broke the protocol with message {request} on the back-end channel, while the \
+         device was {state}: {rule}"
+    )]
+    BackChannel {
+        /// The number of the message, as the specification has it.
+        request: u32,
+        /// Where the device was.
+        state: State,
+        /// The rule that it broke.
+        rule: &'static str,
+    },
+    /// The guest has files mapped through the DAX window, which nobody could map elsewhere.
+    #[error(
+        "the device cannot be saved while the guest has {0} mappings in its DAX window: have it \
+         unmount, or mount with dax=never"
+    )]
+    Mapped(usize),
+    /// The DAX window is none.
+    #[error("a DAX window has a number of whole pages, not {0} bytes")]
+    WindowSize(u64),
     /// The system refused something.
     #[error("cannot {doing}: {source}")]
     Io {

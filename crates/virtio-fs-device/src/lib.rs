@@ -138,6 +138,7 @@
 //! | for each queue an event that is signalled when the driver notifies it | [`activate`](Device::activate), [`restore`](Device::restore) |
 //! | an [`Interrupt`]; with an event for each queue no thread of the VMM has a part in a request | [`activate`](Device::activate), [`restore`](Device::restore) |
 //! | where the driver put the queues | [`activate`](Device::activate) |
+//! | where it wants one, a [`Window`]: address space of the guest, and what maps files there | [`Device::vhost_user`] |
 //! | a place for a [`SavedState`], with all of the guest's memory | [`save`](Device::save), [`restore`](Device::restore) |
 //! | somebody who starts the daemon again when it dies | none: a device looks for it by itself |
 //!
@@ -153,6 +154,25 @@
 //! mapped, though, and one that was given up while it was busy may still write what it was about to
 //! write: to be sure, end its process.
 //!
+//! # The DAX window
+//! With a [`Window`] ([`VhostUser::window`]), a daemon that offers to (`SHMEM`) maps files where the
+//! guest finds them, and a guest that mounts with `-o dax` reads and writes them without a request and
+//! without a copy of its own. The VMM sets address space of the guest aside, such as the memory of a
+//! KVM slot that lies in a PCI bar, shows as much of it as [`Device::window_size`] says as shared
+//! memory region 0 (`VIRTIO_FS_SHMCAP_ID_CACHE`; over PCI the capability
+//! `VIRTIO_PCI_CAP_SHARED_MEMORY_CFG`), and says how files get there: a [`ReservedWindow`] does.
+//!
+//! What a daemon asks for is checked here: that it is within the window, of whole pages, a regular file
+//! and not over another mapping; there are 16384 mappings at most. It has the guest's driver wait for
+//! each, within [`Timeouts::message`], in the thread of the device.
+//!
+//! What is mapped goes with the reset of the device, with its daemon, and with the device. Until a
+//! driver resets it, it may still touch what went with a daemon, and finds then what the
+//! [`WindowMapper`] leaves there: with a `ReservedWindow`, `KVM_RUN` fails with EFAULT, as for a file
+//! that somebody on the host cut short. A VMM that does not stop the guest there has to look out for
+//! it. A device is not saved while files are mapped ([`Error::Mapped`]): where it is restored, nobody
+//! could map them again, and the guest would not ask.
+//!
 //! # What works with which daemon
 //! The tests in `examples/tests/device.rs` run with both daemons, those in `tests/suite` with ours and
 //! within the process. [`Status::capabilities`] has what the one at hand offers.
@@ -167,6 +187,7 @@
 //! | pages that were written (`LOG_SHMFD`) | yes | yes | yes |
 //! | saving and restoring (`DEVICE_STATE`) | yes | yes | yes |
 //! | what is in flight is kept when it dies (`INFLIGHT_SHMFD`) | yes | no | – |
+//! | files in the DAX window (`SHMEM`) | no | no | no |
 //!
 //! # Without a daemon
 //! With the feature `in-process`, a device can be served by threads of the VMM itself:
@@ -230,6 +251,7 @@ mod status;
 #[allow(unsafe_code)]
 mod sys;
 mod vhost_user;
+mod window;
 
 pub use activation::{Activation, GuestSpace, QueueSetup, RingAddresses};
 pub use config::{DeviceConfig, MAX_QUEUE_SIZE, MAX_REQUEST_QUEUES};
@@ -244,3 +266,4 @@ pub use state::{Call, State};
 pub use status::{Capabilities, Status};
 pub use vhost_user::{Recovery, Timeouts, VhostUser};
 pub use virtio_fs_config::{ConfigSpaceError, Tag, TagError};
+pub use window::{FileMapping, ReservedWindow, Window, WindowMapper, WindowStatus};

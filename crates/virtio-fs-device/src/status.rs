@@ -1,7 +1,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::state::{Happening, Lifecycle, Phase};
-use crate::{Call, Error, State};
+use crate::{Call, Error, State, WindowStatus};
 
 /// How a device is, for whoever looks after it.
 #[derive(Debug, Clone)]
@@ -14,6 +14,8 @@ pub struct Status {
     pub needs_reset: bool,
     /// What the back-end can do.
     pub capabilities: Capabilities,
+    /// The DAX window, where the device has one.
+    pub window: Option<WindowStatus>,
     /// How often a daemon was lost and another one gone on with.
     pub reconnects: u64,
     /// What went wrong last, if ever anything did.
@@ -121,13 +123,18 @@ impl Health {
         self.lock().last_error = Some(error);
     }
 
-    pub(crate) fn status(&self, capabilities: Capabilities) -> Status {
+    pub(crate) fn status(
+        &self,
+        capabilities: Capabilities,
+        window: Option<WindowStatus>,
+    ) -> Status {
         let inner = self.lock();
         Status {
             state: inner.lifecycle.state(),
             connected: inner.lifecycle.connected,
             needs_reset: inner.broken || inner.lifecycle.phase == Phase::Failed,
             capabilities,
+            window,
             reconnects: inner.reconnects,
             last_error: inner.last_error.clone(),
         }

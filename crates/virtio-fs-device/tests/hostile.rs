@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use support::fake::{self, FAULTS, Fault};
 use support::*;
-use virtio_fs_device::{Device, DeviceConfig, Error, Recovery, State, Timeouts, VhostUser};
+use virtio_fs_device::{
+    Device, DeviceConfig, Error, Recovery, ReservedWindow, State, Timeouts, VhostUser, Window,
+};
 use vm_memory::{FileOffset, GuestAddress, GuestRegionMmap};
 
 /// How long the daemon has for anything.
@@ -34,6 +36,10 @@ fn daemon(fault: Fault, at: usize, count: Arc<AtomicUsize>) -> VhostUser {
         Ok(ours)
     });
     daemon.state_limit = 1 << 20;
+    daemon.window = Some(Window {
+        size: fake::WINDOW,
+        mapper: Arc::new(ReservedWindow::new(fake::WINDOW).unwrap()),
+    });
     daemon.timeouts = Timeouts {
         connect: LIMIT,
         message: LIMIT,

@@ -22,7 +22,9 @@ use ring::{Ring, Surroundings};
 use crate::backend::{Backend, Offer};
 use crate::saved::ActiveState;
 use crate::status::Health;
-use crate::{Activation, Call, Capabilities, DeviceConfig, Error, GuestSpace, QueueSetup};
+use crate::{
+    Activation, Call, Capabilities, DeviceConfig, Error, GuestSpace, QueueSetup, WindowStatus,
+};
 
 /// A device that threads of this process serve.
 pub(crate) struct InProcessBackend<M: GuestSpace> {
@@ -234,6 +236,10 @@ impl<M: GuestSpace> Backend<M> for InProcessBackend<M> {
             memory_regions: usize::MAX,
             resets: true,
         }
+    }
+
+    fn window(&self) -> Option<WindowStatus> {
+        None
     }
 
     fn activate(&mut self, features: u64, activation: Activation<M>) -> Result<(), Error> {

@@ -13,6 +13,7 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags,
 };
 
+use super::monitor::timespec;
 use super::wire::{HEADER, MAX_REPLY, Message, ReplyHeader};
 use crate::{Error, Event};
 
@@ -69,18 +70,26 @@ impl Deadline {
         Self { doing, ..self }
     }
 
-    fn left(self) -> Result<Timespec, Error> {
-        let left = self.end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(Error::Timeout {
+    /// How long there is still.
+    pub(super) fn remaining(self) -> Duration {
+        self.end.saturating_duration_since(Instant::now())
+    }
+
+    /// # Errors
+    /// It is too late.
+    pub(super) fn check(self) -> Result<(), Error> {
+        match self.remaining().is_zero() {
+            true => Err(Error::Timeout {
                 doing: self.doing,
                 limit: self.limit,
-            });
+            }),
+            false => Ok(()),
         }
-        Ok(Timespec {
-            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: left.subsec_nanos().into(),
-        })
+    }
+
+    fn left(self) -> Result<Timespec, Error> {
+        self.check()?;
+        Ok(timespec(self.remaining()))
     }
 
     pub(super) const fn gone(self) -> Error {

@@ -1,5 +1,6 @@
 //! A vhost-user daemon behind the device (the vhost-user specification, as of QEMU 10).
 
+mod back_channel;
 mod channel;
 mod connect;
 mod control;
@@ -24,6 +25,7 @@ use virtio_fs_config::ConfigSpace;
 
 use channel::Deadline;
 use control::{Active, Control, Logging, Served};
+use monitor::Peer;
 pub use options::{Recovery, Timeouts, VhostUser};
 use relay::Relay;
 use session::Session;
@@ -33,9 +35,10 @@ use wire::protocol;
 use crate::backend::{Backend, Offer};
 use crate::saved::ActiveState;
 use crate::status::Health;
+use crate::window::Mappings;
 use crate::{
     Activation, Call, Capabilities, DeviceConfig, Error, Event, GuestSpace, MAX_REQUEST_QUEUES,
-    QueueSetup,
+    QueueSetup, WindowStatus,
 };
 
 /// A device that a daemon serves.
@@ -50,10 +53,11 @@ impl<M: GuestSpace> VhostUserBackend<M> {
         options: VhostUser,
         health: Arc<Health>,
     ) -> Result<Self, Error> {
+        options.check()?;
         let stop = Event::new().map_err(Error::io("make an eventfd"))?;
         let stream = connect_first(&options)?;
         let deadline = Deadline::after(options.timeouts.message, "agree with the daemon");
-        let session = Session::negotiate(stream, stop.clone(), deadline)?;
+        let mut session = Session::negotiate(stream, stop.clone(), &options, deadline)?;
         let told = match config.tag {
             Some(_) => None,
             None => session.config_space(deadline)?,
@@ -61,18 +65,19 @@ impl<M: GuestSpace> VhostUserBackend<M> {
         let known = Known {
             offer: offer(config, told.as_ref(), &session)?,
             capabilities: capabilities(&options, &session),
+            window: mappings(&options, &session),
             options,
             told,
             health,
             stop,
         };
-        let stream = session.channel.stream();
+        let peer = Peer::of(&mut session);
         let shared = Arc::new(Shared::new(known, session)?);
         let monitor = std::thread::Builder::new()
             .name("virtio-fs".to_owned())
             .spawn({
                 let shared = Arc::clone(&shared);
-                move || monitor::run(&shared, stream)
+                move || monitor::run(&shared, peer)
             })
             .map_err(Error::io("start the device's monitor"))?;
         Ok(Self {
@@ -139,6 +144,10 @@ impl<M: GuestSpace> Backend<M> for VhostUserBackend<M> {
         self.shared.capabilities
     }
 
+    fn window(&self) -> Option<WindowStatus> {
+        self.shared.window.as_ref().map(Mappings::status)
+    }
+
     fn activate(&mut self, features: u64, activation: Activation<M>) -> Result<(), Error> {
         let memory = activation.memory.memory();
         let regions = regions::Region::all(&*memory)?;
@@ -147,6 +156,7 @@ impl<M: GuestSpace> Backend<M> for VhostUserBackend<M> {
         let mut control = self.shared.control();
         if let Some(session) = &control.session {
             session.check_regions(&regions)?;
+            self.shared.open_window();
         }
         control.active = Some(active);
         self.shared.set_relay(Some(relay));
@@ -157,6 +167,7 @@ impl<M: GuestSpace> Backend<M> for VhostUserBackend<M> {
         if told.is_err() {
             control.active = None;
             self.shared.set_relay(None);
+            self.shared.close_window();
         }
         told?;
         self.shared.health.done(Call::Activate)
@@ -178,6 +189,7 @@ impl<M: GuestSpace> Backend<M> for VhostUserBackend<M> {
             self.shared.note(error);
         }
         control.active = None;
+        self.shared.close_window();
         self.shared.health.done(Call::Reset)
     }
 
@@ -246,6 +258,10 @@ impl<M: GuestSpace> Backend<M> for VhostUserBackend<M> {
             return Err(NO_STATE);
         }
         let mut control = self.shared.control();
+        match self.window() {
+            Some(window) if window.mappings > 0 => return Err(Error::Mapped(window.mappings)),
+            _ => {}
+        }
         let deadline = self.shared.transfer("save the device");
         let most = self.shared.options.state_limit;
         let mut saved = Err(deadline.gone());
@@ -289,12 +305,14 @@ impl<M: GuestSpace> Backend<M> for VhostUserBackend<M> {
         let session = control.session.as_ref().ok_or(deadline.gone())?;
         session.check_regions(&regions)?;
         control.active = Some(active);
+        self.shared.open_window();
         let told = self.with_daemon(&mut control, |session, active, logging| {
             active.tell(session, logging, deadline)?;
             session.load(&saved.backend, deadline)
         });
         if told.is_err() {
             control.active = None;
+            self.shared.close_window();
         }
         told?;
         self.shared.set_relay(Some(relay));
@@ -382,6 +400,13 @@ fn offer(
         config_space: ConfigSpace::new(tag, queues.into()),
         queue_sizes: vec![config.queue_size; all.into()],
     })
+}
+
+/// The window that the guest sees: what there is of it for the daemon.
+fn mappings(options: &VhostUser, session: &Session) -> Option<Mappings> {
+    let window = options.window.as_ref()?;
+    let size = window.size.min(session.window());
+    (size > 0).then(|| Mappings::new(window, size))
 }
 
 fn capabilities(options: &VhostUser, session: &Session) -> Capabilities {

@@ -4,6 +4,9 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::window::is_of_pages;
+use crate::{Error, Window};
+
 /// A vhost-user daemon, such as `virtiofsd`, and how it is dealt with.
 pub struct VhostUser {
     pub(crate) connect: Connect,
@@ -14,6 +17,9 @@ pub struct VhostUser {
     pub recovery: Recovery,
     /// Most bytes of the daemon's state, when the device is saved or restored. Default 64 MiB.
     pub state_limit: u64,
+    /// Where the daemon may map files for the guest to use without a copy (DAX), where it offers to
+    /// (`SHMEM`). Default `None`.
+    pub window: Option<Window>,
 }
 
 /// How long a daemon has. One that takes longer is given up: what it says later would be taken for
@@ -39,7 +45,8 @@ pub enum Recovery {
     #[default]
     NeedsReset,
     /// The next daemon knows all that the last one did, and the device goes on with it, unnoticed by
-    /// the guest. It has to offer `INFLIGHT_SHMFD` for that; where it does not, it is as
+    /// the guest. It has to offer `INFLIGHT_SHMFD` for that; where it does not, or the guest has files
+    /// mapped through the DAX window, which go with their daemon, it is as
     /// [`NeedsReset`](Self::NeedsReset).
     Resume,
 }
@@ -65,12 +72,22 @@ impl VhostUser {
         Self::with(Connect::By(Box::new(connect)))
     }
 
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        match &self.window {
+            Some(window) if window.size == 0 || !is_of_pages(window.size) => {
+                Err(Error::WindowSize(window.size))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn with(connect: Connect) -> Self {
         Self {
             connect,
             timeouts: Timeouts::default(),
             recovery: Recovery::default(),
             state_limit: 64 << 20,
+            window: None,
         }
     }
 }
@@ -93,6 +110,7 @@ impl fmt::Debug for VhostUser {
             .field("timeouts", &self.timeouts)
             .field("recovery", &self.recovery)
             .field("state_limit", &self.state_limit)
+            .field("window", &self.window)
             .finish()
     }
 }

@@ -1,13 +1,16 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::time::Duration;
 
 use virtio_fs_config::{CONFIG_LEN, ConfigSpace, EVENT_IDX, INDIRECT_DESC, VERSION_1};
 
+use super::back_channel::BackChannel;
 use super::channel::{Channel, Deadline};
+use super::options::VhostUser;
 use super::regions::Region;
-use super::wire::{Fields, LOG_ALL, Message, PROTOCOL_FEATURES, Request, protocol};
-use crate::{Error, Event, RingAddresses};
+use super::wire::{Fields, LOG_ALL, Message, PROTOCOL_FEATURES, Request, SHMEM_CONFIG, protocol};
+use crate::{Error, Event, RingAddresses, window};
 
 /// The virtio features that mean the same whoever serves the rings, and nothing to the transport.
 const RELAYED: u64 = VERSION_1 | EVENT_IDX | INDIRECT_DESC;
@@ -20,6 +23,8 @@ const USED: u64 = protocol::MQ
     | protocol::RESET_DEVICE
     | protocol::CONFIGURE_MEM_SLOTS
     | protocol::DEVICE_STATE;
+/// Those without which a daemon has no use for a DAX window, and used where there is one.
+const WINDOW: u64 = protocol::REPLY_ACK | protocol::BACKEND_REQ | protocol::SHMEM;
 /// Most regions that every daemon takes, and most that are announced at once.
 const BASELINE_REGIONS: usize = 8;
 
@@ -36,6 +41,10 @@ pub(super) struct Session {
     slots: usize,
     /// As it was told last.
     regions: Vec<Region>,
+    /// Bytes of the DAX window that it wants; 0 for none.
+    window: u64,
+    /// Where it asks for mappings there.
+    pub(super) back: Option<BackChannel>,
 }
 
 /// How a ring is to be served.
@@ -65,6 +74,7 @@ impl Session {
     pub(super) fn negotiate(
         stream: UnixStream,
         stop: Event,
+        options: &VhostUser,
         deadline: Deadline,
     ) -> Result<Self, Error> {
         let mut session = Self {
@@ -74,6 +84,8 @@ impl Session {
             queues: None,
             slots: BASELINE_REGIONS,
             regions: Vec::new(),
+            window: 0,
+            back: None,
         };
         let offered = session.ask_number(
             Request::GetFeatures,
@@ -84,7 +96,10 @@ impl Session {
             return Err(Error::MissingFeatures(needed & !offered));
         }
         session.features = offered & (RELAYED | LOG_ALL);
-        session.negotiate_protocol(deadline)?;
+        session.negotiate_protocol(options.window.is_some(), deadline)?;
+        if session.has(protocol::SHMEM) {
+            session.negotiate_window(options.timeouts.message, deadline)?;
+        }
         let message = Message::new(Request::SetOwner);
         session
             .channel
@@ -92,10 +107,13 @@ impl Session {
         Ok(session)
     }
 
-    fn negotiate_protocol(&mut self, deadline: Deadline) -> Result<(), Error> {
+    fn negotiate_protocol(&mut self, window: bool, deadline: Deadline) -> Result<(), Error> {
         let doing = "read the daemon's protocol features";
         let offered = self.ask_number(Request::GetProtocolFeatures, deadline.to(doing))?;
-        self.protocol = offered & USED;
+        self.protocol = match window && offered & WINDOW == WINDOW {
+            true => offered & (USED | WINDOW),
+            false => offered & USED,
+        };
         let message = Message::new(Request::SetProtocolFeatures).u64(self.protocol);
         self.channel
             .tell(&message, &[], deadline.to("set the protocol features"))?;
@@ -112,6 +130,37 @@ impl Session {
             self.slots = usize::try_from(slots).unwrap_or(usize::MAX);
         }
         Ok(())
+    }
+
+    /// Asks how large a window it wants, and says where it is to ask for mappings.
+    fn negotiate_window(&mut self, limit: Duration, deadline: Deadline) -> Result<(), Error> {
+        let asking = deadline.to("read the daemon's shared memory regions");
+        let message = Message::new(Request::GetShmemConfig);
+        let reply = self.channel.ask(&message, &[], asking)?;
+        let body = reply.exactly(SHMEM_CONFIG, asking)?;
+        let mut fields = Fields::new(&body);
+        let (regions, _, size) = (fields.u32(), fields.u32(), fields.u64());
+        if regions > 256 {
+            return Err(asking.broken("there are more than 256"));
+        }
+        if !window::is_of_pages(size) {
+            return Err(asking.broken("the first is not of whole pages"));
+        }
+        if size > 0 {
+            let (back, theirs) = BackChannel::new(limit)?;
+            let message = Message::new(Request::SetBackendReqFd);
+            let doing = "give the daemon a channel for its requests";
+            self.channel
+                .tell(&message, &[theirs.as_fd()], deadline.to(doing))?;
+            self.back = Some(back);
+        }
+        self.window = size;
+        Ok(())
+    }
+
+    /// Bytes of the DAX window that it wants; 0 for none.
+    pub(super) const fn window(&self) -> u64 {
+        self.window
     }
 
     /// Whether a protocol feature was agreed on.
@@ -144,6 +193,9 @@ impl Session {
                 "it lacks protocol features that the last one had",
             ));
         }
+        if before.window > self.window {
+            return Err(Error::Changed("it wants a smaller DAX window"));
+        }
         Ok(())
     }
 
@@ -152,6 +204,7 @@ impl Session {
         Agreed {
             features: self.features,
             protocol: self.protocol,
+            window: self.window,
         }
     }
 
@@ -451,4 +504,5 @@ impl Drop for Session {
 pub(super) struct Agreed {
     pub(super) features: u64,
     pub(super) protocol: u64,
+    pub(super) window: u64,
 }

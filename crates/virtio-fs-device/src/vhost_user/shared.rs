@@ -6,13 +6,14 @@ use virtio_fs_config::ConfigSpace;
 
 use super::channel::Deadline;
 use super::control::{Control, Logging};
-use super::monitor::wait_for;
+use super::monitor::{Peer, wait_for};
 use super::options::VhostUser;
 use super::relay::Relay;
 use super::session::{Agreed, Session};
 use crate::backend::Offer;
 use crate::state::Happening;
 use crate::status::Health;
+use crate::window::Mappings;
 use crate::{Capabilities, Error, Event, GuestSpace};
 
 /// What the VMM's calls and the monitor share.
@@ -24,6 +25,7 @@ pub(super) struct Shared<M> {
     /// The daemon's own configuration space, where it was asked for it.
     pub(super) told: Option<ConfigSpace>,
     pub(super) health: Arc<Health>,
+    pub(super) window: Option<Mappings>,
     control: Mutex<Control<M>>,
     relay: Mutex<Option<Arc<Relay>>>,
     /// Signalled when the relay changed.
@@ -39,6 +41,7 @@ pub(super) struct Known {
     pub(super) capabilities: Capabilities,
     pub(super) told: Option<ConfigSpace>,
     pub(super) health: Arc<Health>,
+    pub(super) window: Option<Mappings>,
     pub(super) stop: Event,
 }
 
@@ -54,6 +57,7 @@ impl<M: GuestSpace> Shared<M> {
             capabilities: known.capabilities,
             told: known.told,
             health: known.health,
+            window: known.window,
             control: Mutex::new(Control {
                 session: Some(session),
                 active: None,
@@ -105,11 +109,22 @@ impl<M: GuestSpace> Shared<M> {
         self.health.note(Arc::new(error));
     }
 
-    /// Notes that the daemon hung up, or was given up.
-    pub(super) fn lost(&self) {
-        let error = Error::Disconnected {
-            doing: "serve the device",
-        };
+    /// From now on a daemon may map files.
+    pub(super) fn open_window(&self) {
+        if let Some(window) = &self.window {
+            window.open();
+        }
+    }
+
+    /// Drops what daemons have mapped, and returns whether there was anything.
+    pub(super) fn close_window(&self) -> bool {
+        self.window
+            .as_ref()
+            .is_some_and(|window| window.close() > 0)
+    }
+
+    /// Notes that the daemon hung up, or was given up, and why.
+    pub(super) fn lost(&self, error: Error) {
         let failed = {
             let mut control = self.control();
             control.session = None;
@@ -122,8 +137,9 @@ impl<M: GuestSpace> Shared<M> {
     fn lose(&self, control: &mut Control<M>, error: Error) -> Option<Arc<Relay>> {
         // What no daemon has begun to serve, the next one can serve as well.
         let begun = control.active.as_ref().is_some_and(|active| active.begun);
+        let mapped = self.close_window();
         let lost = Happening::Lost {
-            resumable: self.capabilities.survives_daemon || !begun,
+            resumable: self.capabilities.survives_daemon && !mapped || !begun,
         };
         if !self.health.happen(lost, Some(Arc::new(error))) {
             return None;
@@ -135,22 +151,22 @@ impl<M: GuestSpace> Shared<M> {
     }
 
     /// Connects to a daemon in the place of the one that was lost, and goes on with it.
-    pub(super) fn connect_anew(&self) -> Result<Arc<UnixStream>, Error> {
+    pub(super) fn connect_anew(&self) -> Result<Peer, Error> {
         let stream = self.options.connect.connect()?;
         let deadline = self.soon("agree with the daemon");
-        let session = Session::negotiate(stream, self.stop.clone(), deadline)?;
+        let mut session = Session::negotiate(stream, self.stop.clone(), &self.options, deadline)?;
         session.can_replace(self.agreed)?;
         let queues = u16::try_from(self.offer.queue_sizes.len()).unwrap_or(u16::MAX);
         session.check_queues(queues)?;
         if self.told.is_some() && session.config_space(deadline)? != self.told {
             return Err(Error::Changed("its configuration space is another one"));
         }
-        let stream = session.channel.stream();
+        let peer = Peer::of(&mut session);
         self.go_on(session)?;
         if let Some(relay) = self.relay() {
             relay.interrupt_all();
         }
-        Ok(stream)
+        Ok(peer)
     }
 
     /// Tells the daemon all that the last one knew.
@@ -161,7 +177,10 @@ impl<M: GuestSpace> Shared<M> {
             active, logging, ..
         } = &mut *control;
         let told = match active {
-            Some(active) => active.tell(&mut session, logging, deadline),
+            Some(active) => {
+                self.open_window();
+                active.tell(&mut session, logging, deadline)
+            }
             None => Ok(()),
         };
         if let Err(error) = told {

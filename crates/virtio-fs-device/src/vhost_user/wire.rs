@@ -20,6 +20,7 @@ pub(super) enum Request {
     SetProtocolFeatures = 16,
     GetQueueNum = 17,
     SetVringEnable = 18,
+    SetBackendReqFd = 21,
     GetConfig = 24,
     GetInflightFd = 31,
     SetInflightFd = 32,
@@ -29,6 +30,7 @@ pub(super) enum Request {
     RemMemReg = 38,
     SetDeviceStateFd = 42,
     CheckDeviceState = 43,
+    GetShmemConfig = 44,
 }
 
 /// `VHOST_F_LOG_ALL`: which pages are written is noted.
@@ -41,17 +43,21 @@ pub(super) mod protocol {
     pub(crate) const MQ: u64 = 1 << 0;
     pub(crate) const LOG_SHMFD: u64 = 1 << 1;
     pub(crate) const REPLY_ACK: u64 = 1 << 3;
+    pub(crate) const BACKEND_REQ: u64 = 1 << 5;
     pub(crate) const CONFIG: u64 = 1 << 9;
     pub(crate) const INFLIGHT_SHMFD: u64 = 1 << 12;
     pub(crate) const RESET_DEVICE: u64 = 1 << 13;
     pub(crate) const CONFIGURE_MEM_SLOTS: u64 = 1 << 15;
     pub(crate) const DEVICE_STATE: u64 = 1 << 19;
+    pub(crate) const SHMEM: u64 = 1 << 22;
 }
 
 /// Bytes of a header: request, flags, size of the body.
 pub(super) const HEADER: usize = 12;
+/// Bytes of `VhostUserShMemConfig`: number of regions, padding, and the size of each.
+pub(super) const SHMEM_CONFIG: usize = 8 + 256 * 8;
 /// Most bytes of a reply's body: no reply that is asked for here is longer.
-pub(super) const MAX_REPLY: usize = 256;
+pub(super) const MAX_REPLY: usize = SHMEM_CONFIG;
 
 const VERSION: u32 = 1;
 const VERSION_MASK: u32 = 0b11;
@@ -74,7 +80,16 @@ pub(super) struct ReplyHeader {
     pub(super) size: u32,
 }
 
-/// The body of a reply, taken apart field by field.
+/// The header of what a daemon asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RequestHeader {
+    pub(super) request: u32,
+    flags: u32,
+    /// Bytes of the body.
+    pub(super) size: u32,
+}
+
+/// The body of a message, taken apart field by field.
 #[derive(Debug)]
 pub(super) struct Fields<'a>(&'a [u8]);
 
@@ -135,6 +150,33 @@ impl ReplyHeader {
     pub(super) const fn answers(self, request: Request) -> bool {
         self.request == request as u32 && self.flags & (VERSION_MASK | REPLY) == VERSION | REPLY
     }
+}
+
+impl RequestHeader {
+    /// What `message` begins with; what is not there counts as 0.
+    pub(super) fn parse(message: &[u8]) -> Self {
+        let mut fields = Fields(message);
+        Self {
+            request: fields.u32(),
+            flags: fields.u32(),
+            size: fields.u32(),
+        }
+    }
+
+    pub(super) const fn is_request(self) -> bool {
+        self.flags & !NEED_REPLY == VERSION
+    }
+
+    pub(super) const fn wants_reply(self) -> bool {
+        self.flags & NEED_REPLY != 0
+    }
+}
+
+/// The answer `value` to a daemon's `request`.
+pub(super) fn reply(request: u32, value: u64) -> Vec<u8> {
+    let fields = [request, VERSION | REPLY, size_of::<u64>() as u32];
+    let header = fields.iter().flat_map(|field| field.to_ne_bytes());
+    header.chain(value.to_ne_bytes()).collect()
 }
 
 impl<'a> Fields<'a> {

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{IoSliceMut, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -68,21 +68,25 @@ const NEED_REPLY: u32 = 1 << 3;
 pub(crate) const MQ: u64 = 1 << 0;
 pub(crate) const LOG_SHMFD: u64 = 1 << 1;
 pub(crate) const REPLY_ACK: u64 = 1 << 3;
+pub(crate) const BACKEND_REQ: u64 = 1 << 5;
 pub(crate) const CONFIG: u64 = 1 << 9;
 pub(crate) const INFLIGHT_SHMFD: u64 = 1 << 12;
 pub(crate) const RESET_DEVICE: u64 = 1 << 13;
 pub(crate) const CONFIGURE_MEM_SLOTS: u64 = 1 << 15;
 pub(crate) const DEVICE_STATE: u64 = 1 << 19;
+pub(crate) const SHMEM: u64 = 1 << 22;
 
 /// All protocol features that matter.
 pub(crate) const ALL: u64 = MQ
     | LOG_SHMFD
     | REPLY_ACK
+    | BACKEND_REQ
     | CONFIG
     | INFLIGHT_SHMFD
     | RESET_DEVICE
     | CONFIGURE_MEM_SLOTS
-    | DEVICE_STATE;
+    | DEVICE_STATE
+    | SHMEM;
 
 /// Serves `stream`, with `fault` at message `at`, counted from 0, and returns how many came.
 pub(crate) fn serve(stream: UnixStream, fault: Fault, at: usize) -> usize {
@@ -90,27 +94,57 @@ pub(crate) fn serve(stream: UnixStream, fault: Fault, at: usize) -> usize {
 }
 
 /// As [`serve`], with the protocol features `protocol`.
-pub(crate) fn serve_with(protocol: u64, mut stream: UnixStream, fault: Fault, at: usize) -> usize {
+pub(crate) fn serve_with(protocol: u64, stream: UnixStream, fault: Fault, at: usize) -> usize {
+    let asks = Asks {
+        window: WINDOW,
+        channel: std::sync::mpsc::channel().0,
+    };
+    serve_that_asks(protocol, &asks, stream, fault, at)
+}
+
+/// What a daemon says of its window, and where its end of the back-end channel goes.
+pub(crate) struct Asks {
+    /// Bytes.
+    pub(crate) window: u64,
+    pub(crate) channel: std::sync::mpsc::Sender<UnixStream>,
+}
+
+/// Bytes of a window.
+pub(crate) const WINDOW: u64 = 16 << 20;
+
+/// As [`serve_with`], for somebody who makes requests on the back-end channel.
+pub(crate) fn serve_that_asks(
+    protocol: u64,
+    asks: &Asks,
+    mut stream: UnixStream,
+    fault: Fault,
+    at: usize,
+) -> usize {
     let needed = |request| match request {
         6 => LOG_SHMFD,
         17 => MQ,
+        21 => BACKEND_REQ,
         24 => CONFIG,
         31 | 32 => INFLIGHT_SHMFD,
         34 => RESET_DEVICE,
         36..=38 => CONFIGURE_MEM_SLOTS,
         42 | 43 => DEVICE_STATE,
+        44 => SHMEM,
         _ => 0,
     };
+    // A channel that nobody wants stays open.
+    let mut kept = Vec::new();
     for count in 0.. {
         let Some((request, flags, body, given)) = receive(&mut stream) else {
             return count;
         };
         let needed = needed(request);
         assert_eq!(needed & protocol, needed, "{request} was not agreed on");
-        let asks = flags & NEED_REPLY == 0 || protocol & REPLY_ACK != 0;
-        assert!(asks, "no acknowledgement was agreed on");
+        let acknowledges = flags & NEED_REPLY == 0 || protocol & REPLY_ACK != 0;
+        assert!(acknowledges, "no acknowledgement was agreed on");
         let answer = match request {
             15 => Some(protocol.to_ne_bytes().to_vec()),
+            44 => Some(regions(asks.window)),
             _ => answer(request, flags, &body),
         };
         if count == at {
@@ -123,11 +157,13 @@ pub(crate) fn serve_with(protocol: u64, mut stream: UnixStream, fault: Fault, at
             );
             return count;
         }
-        // SET_LOG_BASE: the first page was written to.
-        if request == 6
-            && let Some(log) = given
-        {
-            log.write_all_at(&[1], 0).unwrap();
+        match (request, given) {
+            // SET_LOG_BASE: the first page was written to.
+            (6, Some(log)) => log.write_all_at(&[1], 0).unwrap(),
+            (21, Some(channel)) => {
+                kept.extend(asks.channel.send(OwnedFd::from(channel).into()).err());
+            }
+            _ => {}
         }
         let Some(body) = answer else { continue };
         let file = (request == 31).then(|| tempfile::tempfile().unwrap());
@@ -187,6 +223,14 @@ fn answer(request: u32, flags: u32, body: &[u8]) -> Option<Vec<u8>> {
         _ if flags & NEED_REPLY != 0 => number(0),
         _ => None,
     }
+}
+
+/// A configuration of one shared memory region.
+fn regions(size: u64) -> Vec<u8> {
+    let mut config = vec![0; 8 + 256 * 8];
+    config[0] = 1;
+    config[8..16].copy_from_slice(&size.to_ne_bytes());
+    config
 }
 
 fn misbehave(
@@ -249,7 +293,7 @@ fn message(request: u32, body: &[u8]) -> Vec<u8> {
     header.chain(body.iter().copied()).collect()
 }
 
-fn send(stream: &UnixStream, bytes: &[u8], file: Option<&File>) {
+pub(crate) fn send(stream: &UnixStream, bytes: &[u8], file: Option<&File>) {
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     let files: Vec<_> = file.iter().map(|file| file.as_fd()).collect();

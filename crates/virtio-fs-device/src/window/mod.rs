@@ -1,0 +1,85 @@
+//! The DAX window: shared memory of the device into which files are mapped (virtio 1.x, section
+//! 5.11.6, "Device Operation: DAX window").
+
+mod mappings;
+mod reserved;
+#[allow(unsafe_code)]
+mod sys;
+
+use std::fmt;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+pub(crate) use mappings::{Mappings, Refusal};
+pub use reserved::ReservedWindow;
+
+/// Memory that a VMM has set aside for the DAX window, and what maps files there.
+#[derive(Clone)]
+pub struct Window {
+    /// Bytes: a number of whole pages.
+    pub size: u64,
+    /// Maps files there: a [`ReservedWindow`], or something of the VMM's own.
+    pub mapper: Arc<dyn WindowMapper>,
+}
+
+/// Maps files into the window, for the guest.
+///
+/// It is called from any thread, one call at a time. What it is asked has been checked: offsets and
+/// lengths are those of whole pages of this host, within the window, and a range that is mapped is
+/// never mapped again before it was unmapped. What was mapped is unmapped before the device is gone.
+pub trait WindowMapper: Send + Sync {
+    /// Maps a part of a file, shared, so that the guest finds it in the window.
+    ///
+    /// The file is one that the daemon chose. It can be cut short at any time: whoever touches what
+    /// is not there any more gets a SIGBUS (`mmap(2)`), and so does the VMM's own thread if it does.
+    ///
+    /// # Errors
+    /// Nothing is mapped; the guest is told that it cannot be.
+    fn map(&self, mapping: FileMapping<'_>) -> io::Result<()>;
+
+    /// Takes a mapping away: `offset` and `len` are those of one that [`map`](Self::map) made.
+    ///
+    /// What the guest finds there afterwards is up to the mapper. No guest that behaves looks.
+    ///
+    /// # Errors
+    /// It is still there.
+    fn unmap(&self, offset: u64, len: u64) -> io::Result<()>;
+}
+
+/// A part of a file, and where in the window it goes.
+#[derive(Debug, Clone, Copy)]
+pub struct FileMapping<'a> {
+    /// Bytes from the start of the window.
+    pub offset: u64,
+    /// Bytes.
+    pub len: u64,
+    /// A regular file. The descriptor is closed after the call.
+    pub file: BorrowedFd<'a>,
+    /// Bytes from the start of the file; the mapping may go beyond its end.
+    pub file_offset: u64,
+    /// Whether the guest may write.
+    pub writable: bool,
+}
+
+/// How a device's window is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WindowStatus {
+    /// Bytes, as the guest sees it.
+    pub size: u64,
+    /// How many parts of files are mapped now.
+    pub mappings: usize,
+}
+
+/// Whether so many bytes are whole pages of this host.
+pub(crate) fn is_of_pages(bytes: u64) -> bool {
+    bytes.is_multiple_of(rustix::param::page_size() as u64)
+}
+
+impl fmt::Debug for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Window")
+            .field("size", &self.size)
+            .finish_non_exhaustive()
+    }
+}
