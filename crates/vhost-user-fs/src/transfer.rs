@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -48,10 +49,18 @@ pub(crate) struct Transfer {
 
 #[derive(Debug)]
 struct Shared {
-    /// Readable from when the transfer is to be given up.
-    cancel: OwnedFd,
+    cancel: Cancel,
     outcome: Mutex<Option<Result<(), TransferError>>>,
     done: Condvar,
+}
+
+/// Says when a transfer is to be given up.
+#[derive(Debug)]
+struct Cancel {
+    /// Readable from when the front-end is waited for no longer.
+    event: OwnedFd,
+    /// What it has sent already does not count either.
+    at_once: AtomicBool,
 }
 
 impl Transfer {
@@ -66,7 +75,10 @@ impl Transfer {
     ) -> io::Result<Self> {
         check(direction, &file)?;
         let shared = Arc::new(Shared {
-            cancel: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+            cancel: Cancel {
+                event: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+                at_once: AtomicBool::new(false),
+            },
             outcome: Mutex::new(None),
             done: Condvar::new(),
         });
@@ -94,7 +106,8 @@ impl Transfer {
         outcome.is_some()
     }
 
-    /// How it ended. The filesystem may take its time for that, not the front-end.
+    /// How it ended. The filesystem may take its time for that, also to read what a front-end sent that
+    /// has closed its end; the front-end may not.
     pub(crate) fn finish(mut self) -> Result<(), TransferError> {
         if !self.ends_soon() {
             self.give_up();
@@ -106,7 +119,7 @@ impl Transfer {
 
     /// Waits for the front-end no longer.
     fn give_up(&self) {
-        if let Err(error) = rustix::io::write(&self.shared.cancel, &1u64.to_ne_bytes()) {
+        if let Err(error) = rustix::io::write(&self.shared.cancel.event, &1u64.to_ne_bytes()) {
             tracing::error!(%error, "cannot give up the transfer of a state");
         }
     }
@@ -122,6 +135,7 @@ impl Transfer {
 
 impl Drop for Transfer {
     fn drop(&mut self) {
+        self.shared.cancel.at_once.store(true, Ordering::SeqCst);
         self.give_up();
         self.join();
     }
@@ -150,7 +164,7 @@ fn transfer(
     device: &Device,
     direction: VhostTransferStateDirection,
     file: File,
-    cancel: &OwnedFd,
+    cancel: &Cancel,
 ) -> Result<(), TransferError> {
     let state = device.filesystem.state().ok_or(TransferError::None)?;
     let channel = Channel {
@@ -190,7 +204,7 @@ fn expect_end(from: &mut impl Read) -> io::Result<()> {
 /// is left in its mode, so it is asked whether there is anything to be done at once.
 struct Channel<'c> {
     file: File,
-    cancel: &'c OwnedFd,
+    cancel: &'c Cancel,
     /// Bytes that may still come.
     left: u64,
     /// The other end said that nothing does.
@@ -201,15 +215,17 @@ impl Channel<'_> {
     fn wait_for(&self, event: PollFlags) -> io::Result<()> {
         let mut fds = [
             PollFd::new(&self.file, event),
-            PollFd::new(self.cancel, PollFlags::IN),
+            PollFd::new(&self.cancel.event, PollFlags::IN),
         ];
         match poll(&mut fds, Some(&IDLE)) {
             Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        let [_, cancel] = &fds;
-        match cancel.revents().is_empty() {
+        let [file, cancel] = &fds;
+        let all_is_there =
+            file.revents().contains(PollFlags::HUP) && !self.cancel.at_once.load(Ordering::SeqCst);
+        match cancel.revents().is_empty() || all_is_there {
             true => Ok(()),
             // Not `Interrupted`: that is tried again.
             false => Err(io::ErrorKind::ConnectionAborted.into()),

@@ -19,7 +19,8 @@ use vhost::vhost_user::message::{
 };
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
 
-/// Has bytes for a state. Those that begin with `!` cannot be saved, nor loaded.
+/// Has bytes for a state. Those that begin with `!` cannot be saved, nor loaded; those that begin
+/// with `~` take long to load.
 #[derive(Default)]
 struct Stateful {
     bytes: Mutex<Vec<u8>>,
@@ -75,6 +76,9 @@ impl State for Stateful {
         let mut first = [0];
         if from.read(&mut first)? == 1 && first == *b"!" {
             return Err(io::ErrorKind::InvalidData.into());
+        }
+        if first == *b"~" {
+            thread::sleep(Duration::from_secs(11));
         }
         let mut bytes = first.to_vec();
         from.read_to_end(&mut bytes)?;
@@ -243,4 +247,13 @@ fn who_asks_for_the_end_of_what_does_not_end_is_answered() {
     trickle.join().unwrap();
     assert!(frontend.get_features().is_ok());
     drop(running);
+}
+
+#[test]
+fn what_takes_long_to_load_is_loaded() {
+    let filesystem = Stateful::with(b"");
+    let (_running, frontend) = start(&filesystem);
+    let state = [b'~'; 100_000];
+    load(&frontend, &state).unwrap();
+    assert_eq!(filesystem.bytes(), state);
 }
