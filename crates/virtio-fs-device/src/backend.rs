@@ -47,7 +47,7 @@ pub(crate) trait Backend<M>: Send + Sync + fmt::Debug {
     /// Goes on after a pause, or a restore.
     fn resume(&mut self) -> Result<(), Error>;
 
-    /// The guest's memory from now on. What is no longer there is not touched after this.
+    /// The guest's memory from now on. For what comes after this, it is all that there is.
     fn update_memory(&mut self, memory: M) -> Result<(), Error>;
 
     /// Serves one more queue, from an entry of its available ring on.

@@ -211,7 +211,9 @@ impl<M> Device<M> {
     /// are in use stay as they are.
     ///
     /// Call it after memory was added and before the guest knows; and before memory is unmapped that
-    /// the guest has given up.
+    /// the guest has given up. A request that is under way may have memory in use that is no longer
+    /// there: it has to stay mapped for as long as anybody holds the map that it was in, as it does
+    /// where that is an `Arc<GuestMemoryMmap>`.
     ///
     /// # Errors
     /// A region cannot be shared, or the daemon failed.
@@ -323,7 +325,8 @@ impl<M> Device<M> {
     }
 
     /// Notes from now on which pages of the guest's memory the device writes, over resets and
-    /// activations and other daemons, until [`stop_dirty_log`](Self::stop_dirty_log).
+    /// activations and other daemons, until [`stop_dirty_log`](Self::stop_dirty_log). Where they are
+    /// noted already, nothing changes.
     ///
     /// # Errors
     /// The daemon cannot, or failed.

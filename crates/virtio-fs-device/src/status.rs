@@ -37,7 +37,7 @@ pub struct Capabilities {
     /// It says which pages of the guest it writes (`LOG_SHMFD`).
     pub logs_dirty_pages: bool,
     /// Memory can be added and taken away one region at a time (`CONFIGURE_MEM_SLOTS`); else all of
-    /// it is announced anew, with the queues stopped.
+    /// it is announced anew, which a daemon deals with as it likes while its queues are served.
     pub memory_slots: bool,
     /// Most regions that the guest's memory may have.
     pub memory_regions: usize,
