@@ -67,7 +67,7 @@ impl Place {
     }
 
     fn relay(&self) -> Daemon {
-        let queues = format!("--num-request-queues={}", self.options().request_queues);
+        let queues = format!("--num-request-queues={}", self.program.request_queues());
         self.relay_with(&[&queues])
     }
 
@@ -77,10 +77,7 @@ impl Place {
 
     fn options(&self) -> Options {
         Options {
-            request_queues: match self.program {
-                Program::Ours => 2,
-                Program::Peer(_) => 1,
-            },
+            request_queues: self.program.request_queues(),
             timeout: LONG,
             ..Options::default()
         }
@@ -329,6 +326,27 @@ fn a_relay_that_is_killed_can_be_replaced() {
     assert!(daemon.is_running());
 }
 
+/// Where nothing is in flight, there is no record to be kept.
+#[test]
+fn idle_daemons_can_be_replaced() {
+    for place in Place::each() {
+        let mut daemon = place.daemon();
+        let relay = place.relay();
+        let mut mount = place.mount(&relay);
+        for times in 1..=3 {
+            work(&mut mount, c"made");
+            daemon.kill();
+            relay.logs_times("the daemon is gone", times);
+            daemon = place.daemon();
+            relay.logs_times("a daemon is there again", times);
+            mount.use_queue(0);
+            mount.remount(&MountOptions::default()).unwrap();
+        }
+        work(&mut mount, c"made");
+        assert!(!relay.log().contains("the guest has reset it"));
+    }
+}
+
 /// A daemon that keeps no record of what is in flight: what the guest had is lost with it, until its
 /// driver begins anew.
 #[test]
@@ -337,11 +355,18 @@ fn a_guest_whose_daemon_kept_nothing_is_reset() {
         return;
     };
     let place = Place::of(peer);
-    let first = place.daemon();
+    let mut first = place.daemon();
     let relay = place.relay();
     let mut mount = place.mount(&relay);
     work(&mut mount, c"made");
-    drop(first);
+    first.signal("STOP");
+    while !statuses(first.id()).all(|status| status.contains("State:\tT")) {
+        thread::sleep(Duration::from_millis(1));
+    }
+    let getattr = Operation::GetAttr(GetattrIn::default());
+    let queue = &mut mount.connection().request_queues()[0];
+    queue.submit(NodeId::ROOT, getattr, Payload::None).unwrap();
+    first.kill();
     relay.logs("the guest has reset it");
     let _second = place.daemon();
     relay.logs("a daemon is there again");
@@ -354,18 +379,22 @@ fn a_guest_whose_daemon_kept_nothing_is_reset() {
     work(&mut mount, c"made");
 }
 
+/// What the kernel says of each thread of a process.
+fn statuses(id: u32) -> impl Iterator<Item = String> {
+    let tasks = fs::read_dir(format!("/proc/{id}/task")).unwrap();
+    tasks.map(|task| fs::read_to_string(task.unwrap().path().join("status")).unwrap())
+}
+
 /// How often the threads of a process were taken off a processor so far: as long as that stays as it
 /// is, with all of them asleep at first, none of them has run, so none has made a system call.
 fn switches(id: u32) -> u64 {
-    let tasks = fs::read_dir(format!("/proc/{id}/task")).unwrap();
-    let status = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("status")).unwrap());
     let count = |line: &str| -> u64 { line.split(':').nth(1).unwrap().trim().parse().unwrap() };
     let of_thread = |status: String| -> u64 {
         let lines = status.lines();
         let counts = lines.filter(|line| line.contains("ctxt_switches"));
         counts.map(count).sum()
     };
-    status.map(of_thread).sum()
+    statuses(id).map(of_thread).sum()
 }
 
 /// As [`switches`], when it has nothing more to do.

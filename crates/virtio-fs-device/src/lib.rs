@@ -146,8 +146,8 @@
 //! A device has one thread, which sees at once that its daemon is gone, before activation too, and
 //! looks for the next one where that was. The VMM is not held up: it can reset, pause and drop the
 //! device all the time. What becomes of a device in use is up to [`Recovery`]: it goes on with the next
-//! daemon, unnoticed by the guest, where that knows the guest's open files; else the driver is told
-//! that the device needs a reset, rather than left to hang.
+//! daemon, unnoticed by the guest, where that knows the guest's open files and nothing that was in
+//! flight is lost; else the driver is told that the device needs a reset, rather than left to hang.
 //!
 //! A daemon that breaks the protocol, or takes longer than the [`Timeouts`] allow, is given up in the
 //! same way. Nothing that it does makes a call wait for ever, or panic. It has the guest's memory
@@ -180,7 +180,7 @@
 //! | | `virtiofsd` of this workspace | virtiofsd 1.14 | in the process |
 //! |---|---|---|---|
 //! | tag by the daemon | with `--tag` | with `--tag` | no |
-//! | request queues | up to 63 | up to 255 | up to 255 |
+//! | request queues | up to 63 | one | up to 255 |
 //! | plugging memory, region by region | yes | yes | yes |
 //! | reset of the whole session | yes | yes | yes |
 //! | a driver that breaks a queue is told | yes | no | yes |

@@ -28,7 +28,7 @@ pub struct Status {
 pub struct Capabilities {
     /// What is in flight when the daemon dies is served by the next one (`INFLIGHT_SHMFD`).
     pub keeps_in_flight: bool,
-    /// The guest does not notice that the daemon dies and another one takes its place: what is in
+    /// The guest never notices that the daemon dies and another one takes its place: what is in
     /// flight is kept, and the VMM said that the daemon's state is
     /// ([`Recovery::Resume`](crate::Recovery::Resume)).
     pub survives_daemon: bool,

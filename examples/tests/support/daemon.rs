@@ -113,12 +113,17 @@ impl Daemon {
         self.child.id()
     }
 
-    /// Asks it to end with `signal`, a name that kill(1) knows, and waits until it has.
-    pub(crate) fn end(mut self, signal: &str) -> ExitStatus {
+    /// Sends it `signal`, a name that kill(1) knows.
+    pub(crate) fn signal(&self, signal: &str) {
         let sent = Command::new("kill")
             .args(["-s", signal, &self.child.id().to_string()])
             .status();
         assert!(sent.is_ok_and(|status| status.success()), "kill failed");
+    }
+
+    /// Asks it to end with `signal`, and waits until it has.
+    pub(crate) fn end(mut self, signal: &str) -> ExitStatus {
+        self.signal(signal);
         assert!(
             self.log.wait_for_end(Duration::from_secs(30)),
             "the daemon does not end on SIG{signal}; its log:\n{}",

@@ -40,4 +40,12 @@ impl Program {
             }
         }
     }
+
+    /// Request queues for tests to use: the reference daemon has one.
+    pub(crate) const fn request_queues(&self) -> u16 {
+        match self {
+            Self::Ours => 2,
+            Self::Peer(_) => 1,
+        }
+    }
 }

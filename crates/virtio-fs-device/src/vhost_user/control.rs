@@ -59,8 +59,8 @@ pub(super) struct Served {
     pub(super) base: Option<u16>,
 }
 
-/// Offset of `idx` in the used ring (virtio 1.x, section 2.7.8).
-const USED_IDX: u64 = 2;
+/// Offset of `idx` in the available ring and in the used ring (virtio 1.x, sections 2.7.6 and 2.7.8).
+const IDX: u64 = 2;
 
 impl<M: GuestSpace> Active<M> {
     /// Tells a daemon that knows nothing yet.
@@ -192,6 +192,18 @@ impl<M: GuestSpace> Active<M> {
         self.rings.iter().map(position).collect()
     }
 
+    /// Whether nothing is in flight: the driver was given back all that it made available, or the rings
+    /// were stopped in order. Says no where that cannot be seen.
+    pub(super) fn is_idle(&self) -> bool {
+        self.rings.iter().all(|served| {
+            let given_back = || {
+                let used = used_idx(&self.memory, &served.ring).ok()?;
+                Some(used == avail_idx(&self.memory, &served.ring).ok()?)
+            };
+            served.base.is_some() || given_back().unwrap_or(false)
+        })
+    }
+
     /// Has no ring served any more, and notes where each had got to.
     pub(super) fn stop(&mut self, session: &Session, deadline: Deadline) -> Result<(), Error> {
         for served in &mut self.rings {
@@ -237,9 +249,21 @@ fn find(rings: &mut [Served], index: u16) -> Option<&mut Served> {
 
 /// How much the driver was given back. What a daemon had taken beyond that it kept a record of.
 pub(super) fn used_idx<M: GuestSpace>(memory: &M, ring: &Ring) -> Result<u16, Error> {
-    let doing = "read a queue's used ring";
-    let at = ring.addresses.used.0.saturating_add(USED_IDX);
-    let idx = memory.memory().load(GuestAddress(at), Ordering::Acquire);
+    idx(memory, ring.addresses.used, "read a queue's used ring")
+}
+
+/// How much the driver has made available.
+fn avail_idx<M: GuestSpace>(memory: &M, ring: &Ring) -> Result<u16, Error> {
+    idx(
+        memory,
+        ring.addresses.avail,
+        "read a queue's available ring",
+    )
+}
+
+fn idx<M: GuestSpace>(memory: &M, ring: GuestAddress, doing: &'static str) -> Result<u16, Error> {
+    let at = GuestAddress(ring.0.saturating_add(IDX));
+    let idx = memory.memory().load(at, Ordering::Acquire);
     idx.map(u16::from_le)
         .map_err(|error| Error::io(doing)(std::io::Error::other(error)))
 }

@@ -45,9 +45,9 @@ pub enum Recovery {
     #[default]
     NeedsReset,
     /// The next daemon knows all that the last one did, and the device goes on with it, unnoticed by
-    /// the guest. It has to offer `INFLIGHT_SHMFD` for that; where it does not, or the guest has files
-    /// mapped through the DAX window, which go with their daemon, it is as
-    /// [`NeedsReset`](Self::NeedsReset).
+    /// the guest. The daemon has to offer `INFLIGHT_SHMFD` for that; one that does not must have had
+    /// nothing in flight when it died. Else, or where the guest has files mapped through the DAX
+    /// window, which go with their daemon, it is as [`NeedsReset`](Self::NeedsReset).
     Resume,
 }
 

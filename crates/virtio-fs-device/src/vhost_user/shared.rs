@@ -7,7 +7,7 @@ use virtio_fs_config::ConfigSpace;
 use super::channel::Deadline;
 use super::control::{Control, Logging};
 use super::monitor::{Peer, wait_for};
-use super::options::VhostUser;
+use super::options::{Recovery, VhostUser};
 use super::relay::Relay;
 use super::session::{Agreed, Session};
 use crate::backend::Offer;
@@ -135,11 +135,9 @@ impl<M: GuestSpace> Shared<M> {
 
     /// Notes that there is no daemon, and returns whom to tell where the device has failed by it.
     fn lose(&self, control: &mut Control<M>, error: Error) -> Option<Arc<Relay>> {
-        // What no daemon has begun to serve, the next one can serve as well.
-        let begun = control.active.as_ref().is_some_and(|active| active.begun);
         let mapped = self.close_window();
         let lost = Happening::Lost {
-            resumable: self.capabilities.survives_daemon && !mapped || !begun,
+            resumable: self.is_resumable(control, mapped),
         };
         if !self.health.happen(lost, Some(Arc::new(error))) {
             return None;
@@ -148,6 +146,18 @@ impl<M: GuestSpace> Shared<M> {
         let relay = self.relay();
         self.set_relay(None);
         relay
+    }
+
+    /// Whether another daemon can go on where the last one was. Where files were `mapped` for the
+    /// guest, that does not know of them.
+    fn is_resumable(&self, control: &Control<M>, mapped: bool) -> bool {
+        let Some(active) = &control.active else {
+            return true;
+        };
+        let resumes = self.options.recovery == Recovery::Resume;
+        let keeps = || self.capabilities.keeps_in_flight || active.is_idle();
+        // What no daemon has begun to serve, the next one can serve as well.
+        !active.begun || resumes && !mapped && keeps()
     }
 
     /// Connects to a daemon in the place of the one that was lost, and goes on with it.
