@@ -1,5 +1,6 @@
 # Works on a share whose daemon is replaced: while it is not mounted, while it is, and before the
-# machine is reset. TOLD with a number is the name of a file that appears when that was done.
+# machine is reset. TOLD with a number is the name of a file that appears when that was done. Where
+# DAEMON_KEEPS nothing of what is in flight, the reset comes instead of another mount.
 
 . "${WORKLOAD%/*}/lib.sh"
 
@@ -66,12 +67,24 @@ work_until_it_fails() {
     echo "guest: round $n failed" >/dev/console
 }
 
+# What was in flight is never answered.
+lost_while_mounted() {
+    work_until_it_fails &
+    sleep 1
+    echo 'guest: works' >/dev/console
+    wait_until_told 2
+    reset_machine
+}
+
 if [ $# -gt 0 ]; then
     "$@"
-elif [ ! -e $SHARE/first_boot ]; then
-    touch $SHARE/first_boot
-    run_steps work mounted_again replaced_while_not_mounted replaced_while_mounted &&
-        reset_machine
-else
+elif [ -e $SHARE/first_boot ]; then
     run_steps all_there && touch $SHARE/second_boot
+else
+    touch $SHARE/first_boot
+    run_steps work mounted_again replaced_while_not_mounted || exit
+    case $DAEMON_KEEPS in
+        nothing) run_steps lost_while_mounted ;;
+        *) run_steps replaced_while_mounted && reset_machine ;;
+    esac
 fi
