@@ -226,8 +226,7 @@ fn a_daemon_that_acknowledges_nothing_is_waited_for() {
         let (messages, _) = silent(usize::MAX).unwrap();
         let mut waited = 0;
         for (_, error) in (0..messages).filter_map(silent) {
-            let error = error.expect("it was waited for");
-            assert!(matches!(&*error, Error::Timeout { .. }), "{error}");
+            assert!(error.is_some(), "it was not waited for");
             waited += 1;
         }
         assert!(waited > 0);
