@@ -13,7 +13,8 @@ pub enum Error {
     WrongState {
         /// What was asked.
         call: Call,
-        /// Where the device was.
+        /// Where the device was; [`State::Disconnected`] where the call needs a daemon, and else what
+        /// is beneath that.
         state: State,
     },
     /// No power of two, or too large.
