@@ -109,6 +109,9 @@ fn linux(program: Program, keeps: &str) {
         &["DATA_TAG=data", &told, &format!("DAEMON_KEEPS={keeps}")],
     );
     guest.wait_for("guest: unmounted", PATIENCE);
+    let switches = (place.relay.switches(), place.daemon.switches());
+    println!("switches of the relay and of the daemon: {switches:?}");
+    assert!(switches.0 < 500 && switches.1 > 1_000, "{switches:?}");
     place.replace_daemon(1);
     guest.wait_for("guest: works", PATIENCE);
     place.replace_daemon(2);

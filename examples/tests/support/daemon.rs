@@ -1,4 +1,5 @@
 use std::ffi::OsStr;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -111,6 +112,25 @@ impl Daemon {
 
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// What the kernel says of each of its threads (`status` in proc(5)).
+    pub(crate) fn threads(&self) -> impl Iterator<Item = String> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.id())).expect("it runs");
+        // One may have ended by now.
+        tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("status")).ok())
+    }
+
+    /// How often its threads were taken off a processor so far. As long as that stays as it is, with
+    /// all of them asleep at first, none of them has run, so none has made a system call.
+    pub(crate) fn switches(&self) -> u64 {
+        let count = |status: String| -> u64 {
+            let lines = status.lines();
+            let counts = lines.filter_map(|line| line.split_once("ctxt_switches:"));
+            let count = |(_, count): (&str, &str)| count.trim().parse::<u64>();
+            counts.map(|line| count(line).expect("a number")).sum()
+        };
+        self.threads().map(count).sum()
     }
 
     /// Sends it `signal`, a name that kill(1) knows.
