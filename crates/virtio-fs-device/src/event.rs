@@ -34,7 +34,7 @@ impl Event {
     /// # Errors
     /// It is no eventfd.
     pub fn signal(&self) -> io::Result<()> {
-        if !self.is_ready_for(PollFlags::OUT) {
+        if !self.has_room() {
             return Ok(());
         }
         match rustix::io::write(&self.0, &1u64.to_ne_bytes()) {
@@ -62,6 +62,11 @@ impl Event {
     /// Whether it is signalled; it stays so.
     pub(crate) fn is_signalled(&self) -> bool {
         self.is_ready_for(PollFlags::IN)
+    }
+
+    /// Whether it could be signalled once more without waiting.
+    pub(crate) fn has_room(&self) -> bool {
+        self.is_ready_for(PollFlags::OUT)
     }
 
     fn is_ready_for(&self, flags: PollFlags) -> bool {

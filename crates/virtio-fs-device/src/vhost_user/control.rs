@@ -4,11 +4,12 @@ use vm_memory::{Bytes, GuestAddress};
 
 use super::channel::Deadline;
 use super::dirty_log::DirtyLog;
+use super::kicks;
 use super::regions::Region;
 use super::session::{Inflight, Ring, Session};
 use super::wire::protocol;
 use crate::saved::QueueState;
-use crate::{Error, GuestSpace};
+use crate::{Error, Event, GuestSpace};
 
 /// What is said to daemons, one at a time: by the VMM's calls while there is one, by the monitor to
 /// the one that comes next.
@@ -144,7 +145,8 @@ impl<M: GuestSpace> Active<M> {
             served.start(&self.memory, session, logging, deadline)?;
         }
         session.settle(deadline)?;
-        self.rings.iter().try_for_each(Served::kick)
+        let kicks: Vec<_> = self.rings.iter().map(Served::kick).collect();
+        kicks::signal_all(&kicks)
     }
 
     /// Has one ring more served, beside those that are.
@@ -160,7 +162,7 @@ impl<M: GuestSpace> Active<M> {
         };
         served.start(&self.memory, session, logging, deadline)?;
         session.settle(deadline)?;
-        served.kick()
+        kicks::signal_all(&[served.kick()])
     }
 
     /// The ring of queue `index`.
@@ -237,9 +239,10 @@ impl Served {
         session.start_ring(&self.ring, base, logging.is_on(), deadline)
     }
 
-    /// What was made available while nobody looked may have had its kick taken.
-    fn kick(&self) -> Result<(), Error> {
-        self.ring.kick.signal().map_err(Error::io("kick a queue"))
+    /// To be signalled once it is served: what was made available while nobody looked may have had
+    /// its kick taken.
+    const fn kick(&self) -> &Event {
+        &self.ring.kick
     }
 }
 
