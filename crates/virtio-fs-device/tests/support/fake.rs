@@ -172,9 +172,9 @@ pub(crate) fn serve_that_asks(
     unreachable!()
 }
 
-type Message = (u32, u32, Vec<u8>, Option<File>);
+pub(crate) type Message = (u32, u32, Vec<u8>, Option<File>);
 
-fn receive(stream: &mut UnixStream) -> Option<Message> {
+pub(crate) fn receive(stream: &mut UnixStream) -> Option<Message> {
     let mut header = [0; 12];
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -196,7 +196,7 @@ fn receive(stream: &mut UnixStream) -> Option<Message> {
 }
 
 /// What a daemon should answer, if anything.
-fn answer(request: u32, flags: u32, body: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn answer(request: u32, flags: u32, body: &[u8]) -> Option<Vec<u8>> {
     let number = |value: u64| Some(value.to_ne_bytes().to_vec());
     match request {
         // GET_FEATURES: all that there are.
@@ -226,7 +226,7 @@ fn answer(request: u32, flags: u32, body: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// A configuration of one shared memory region.
-fn regions(size: u64) -> Vec<u8> {
+pub(crate) fn regions(size: u64) -> Vec<u8> {
     let mut config = vec![0; 8 + 256 * 8];
     config[0] = 1;
     config[8..16].copy_from_slice(&size.to_ne_bytes());
@@ -287,7 +287,7 @@ fn misbehave(
 }
 
 /// A reply.
-fn message(request: u32, body: &[u8]) -> Vec<u8> {
+pub(crate) fn message(request: u32, body: &[u8]) -> Vec<u8> {
     let header = [request, 1 | 1 << 2, body.len() as u32];
     let header = header.iter().flat_map(|field| field.to_ne_bytes());
     header.chain(body.iter().copied()).collect()
