@@ -22,7 +22,7 @@ pub const DIRTY_PAGE: u64 = 4096;
 ///
 /// All calls are made by the VMM, one at a time, from any thread; none waits longer than the
 /// time-outs of the back-end allow. Dropping the device ends it: what is in flight is lost to the
-/// guest, and no thread is left.
+/// guest, and no thread is left but those that a filesystem of this process does not return to.
 ///
 /// # States
 /// What a call leaves the device in, in each state. A dash is an error that names both, and changes
@@ -156,8 +156,8 @@ impl<M> Device<M> {
     /// While there is no daemon it succeeds, and the queues are served once there is.
     ///
     /// # Errors
-    /// A queue is not as it may be, the memory cannot be shared, or the daemon failed: the device
-    /// stays negotiated.
+    /// A queue is not as it may be, the memory cannot be shared, or the daemon failed, or a filesystem
+    /// of this process has not returned from a call before a reset: the device stays negotiated.
     pub fn activate(&mut self, activation: Activation<M>) -> Result<(), Error> {
         self.health.check(Call::Activate)?;
         check_queues(&activation.queues, &self.backend.offer().queue_sizes)?;
@@ -167,7 +167,8 @@ impl<M> Device<M> {
 
     /// Resets the device (a driver that writes 0 to the device status): what was in flight is
     /// forgotten, and the memory is not touched any more. Always succeeds: a daemon that fails at it
-    /// is given up and connected anew.
+    /// is given up and connected anew; a filesystem of this process that does not return is left
+    /// to itself, with what it has in hand ([`Error::Stuck`]).
     ///
     /// # Errors
     /// None today.
@@ -183,7 +184,8 @@ impl<M> Device<M> {
     ///
     /// # Errors
     /// The daemon did not stop; it was given up, and one that takes its place goes on as if this had
-    /// not been called.
+    /// not been called. A filesystem of this process did not return from a call: the device has
+    /// failed, and the driver is told so.
     pub fn pause(&mut self) -> Result<(), Error> {
         self.health.check(Call::Pause)?;
         match self.health.in_use() {

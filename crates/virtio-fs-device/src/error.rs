@@ -86,6 +86,16 @@ pub enum Error {
         /// How long it had.
         limit: Duration,
     },
+    /// A filesystem of this process has not returned from a call, or not forgotten what the driver
+    /// did. A device in use has failed by that; after a reset it can be used again once the
+    /// filesystem has returned.
+    #[error("cannot {doing}: the filesystem has not returned from a call for {limit:?}")]
+    Stuck {
+        /// What waited for it.
+        doing: &'static str,
+        /// For how long.
+        limit: Duration,
+    },
     /// The daemon says no.
     #[error("cannot {doing}: the daemon refused")]
     Refused {

@@ -220,9 +220,10 @@
 //!
 //! Each queue that the driver uses has a thread, and a pool has more for requests that wait. A guest
 //! that attacks the device attacks the VMM then: a daemon can be confined to what it shares, a VMM
-//! cannot. A filesystem that waits for ever, as on a server that does not answer, makes
-//! [`pause`](Device::pause) and [`reset`](Device::reset) wait, too: there is nothing that could be
-//! given up.
+//! cannot. A filesystem that waits for ever, as on a server that does not answer, is waited for as
+//! long as `InProcess::stop_limit` says. Then [`pause`](Device::pause) fails, and with it the
+//! device. It can be [`reset`](Device::reset), but not activated again before the filesystem has
+//! returned: the threads that wait for it have the guest's memory, and may still write there.
 
 #![deny(unsafe_code)]
 #![cfg_attr(

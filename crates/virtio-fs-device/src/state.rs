@@ -58,6 +58,9 @@ pub(crate) enum Happening {
     Lost { resumable: bool },
     /// A daemon is there that goes on.
     Regained,
+    /// What serves it within the process does not stop, and nobody knows when it will.
+    #[cfg(feature = "in-process")]
+    Stuck,
 }
 
 /// A state without regard to whether there is a daemon.
@@ -137,11 +140,17 @@ impl Lifecycle {
 
     /// What becomes of the device.
     pub(crate) const fn on(self, happening: Happening) -> Self {
-        let phase = match (happening, self.phase) {
-            (Happening::Lost { resumable: false }, Phase::Active | Phase::Paused) => Phase::Failed,
-            (_, phase) => phase,
+        let in_use = matches!(self.phase, Phase::Active | Phase::Paused);
+        let (fails, connected) = match happening {
+            Happening::Lost { resumable } => (!resumable, false),
+            Happening::Regained => (false, true),
+            #[cfg(feature = "in-process")]
+            Happening::Stuck => (true, self.connected),
         };
-        let connected = matches!(happening, Happening::Regained);
+        let phase = match fails && in_use {
+            true => Phase::Failed,
+            false => self.phase,
+        };
         Self { phase, connected }
     }
 }
@@ -279,6 +288,22 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[cfg(feature = "in-process")]
+    #[test]
+    fn only_what_is_in_use_fails_with_its_filesystem() {
+        for phase in PHASES {
+            let before = Lifecycle {
+                phase,
+                connected: true,
+            };
+            let expected = match phase {
+                Phase::Active | Phase::Paused => State::Failed,
+                _ => before.state(),
+            };
+            assert_eq!(before.on(Happening::Stuck).state(), expected);
         }
     }
 

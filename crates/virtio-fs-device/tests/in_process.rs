@@ -2,10 +2,11 @@
 
 mod support;
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use fuse_fs::{MemFs, Session};
+use fuse_fs::{Blocking, MemFs, Outcome, PayloadSink, PayloadSource, Serve, Session};
 use fuse_wire::NodeId;
 use passthrough_fs::{Config, PassthroughFs};
 use support::*;
@@ -251,6 +252,124 @@ fn first_processor() -> String {
         .next()
         .unwrap()
         .to_owned()
+}
+
+/// A filesystem that holds requests up, as one does whose server does not answer.
+struct Holding {
+    inner: Session<MemFs>,
+    holds: Mutex<bool>,
+    changed: Condvar,
+    held: AtomicUsize,
+}
+
+impl Holding {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            inner: Session::new(MemFs::new()),
+            holds: Mutex::new(false),
+            changed: Condvar::new(),
+            held: AtomicUsize::new(0),
+        })
+    }
+
+    fn hold(&self, holds: bool) {
+        *self.holds.lock().unwrap() = holds;
+        self.changed.notify_all();
+    }
+}
+
+impl Serve for Holding {
+    fn serve(
+        &self,
+        message: &[u8],
+        payload: &mut dyn PayloadSource,
+        sink: Option<&mut dyn PayloadSink>,
+        reply: &mut [u8],
+        blocking: Blocking,
+    ) -> Outcome {
+        let holds = self.holds.lock().unwrap();
+        if *holds {
+            self.held.fetch_add(1, Ordering::SeqCst);
+        }
+        drop(self.changed.wait_while(holds, |holds| *holds));
+        self.inner.serve(message, payload, sink, reply, blocking)
+    }
+
+    fn reset(&self) {
+        assert!(!*self.holds.lock().unwrap(), "something is in flight");
+        self.inner.reset();
+    }
+}
+
+#[test]
+fn a_filesystem_that_does_not_return_is_not_waited_for_for_ever() {
+    type Stop = fn(&mut Device<Memory>) -> Result<(), Error>;
+    let ways: [Stop; 4] = [
+        |device| device.pause(),
+        |device| device.stop_queue(1).map(drop),
+        |device| device.start_dirty_log(),
+        |device| device.reset(),
+    ];
+    for stop in ways {
+        let filesystem = Holding::new();
+        let mut options = InProcess::new(filesystem.clone());
+        options.stop_limit = Duration::from_millis(50);
+        let (mut device, mut mount, machine) = mounted(options);
+        filesystem.hold(true);
+        let waiting = std::thread::spawn(move || {
+            mount.getattr(NodeId::ROOT, None).unwrap();
+            mount
+        });
+        eventually("it is held up", || {
+            filesystem.held.load(Ordering::SeqCst) == 1
+        });
+
+        let is_stuck = |error: &Error| matches!(error, Error::Stuck { .. });
+        if let Err(error) = stop(&mut device) {
+            assert!(is_stuck(&error), "{error}");
+            assert_eq!(device.state(), State::Failed);
+            assert!(device.status().needs_reset);
+            assert_eq!(machine.resets_needed(), 1);
+            device.pause().unwrap();
+            device.resume().unwrap();
+            assert!(device.save().is_err());
+            device.reset().unwrap();
+        }
+        assert_eq!(device.state(), State::Reset);
+        assert!(is_stuck(&device.status().last_error.unwrap()));
+        // Not beside what may still write to the guest's memory.
+        device.ack_features(machine.features).unwrap();
+        assert!(is_stuck(
+            &device.activate(machine.activation()).unwrap_err()
+        ));
+        assert_eq!(device.state(), State::Negotiated);
+
+        filesystem.hold(false);
+        let mut mount = waiting.join().unwrap();
+        mount.connection().reset().unwrap();
+        machine.start(&mut device);
+        mount.remount(&MountOptions::default()).unwrap();
+        mount.getattr(NodeId::ROOT, None).unwrap();
+    }
+}
+
+#[test]
+fn a_device_is_dropped_while_its_filesystem_does_not_return() {
+    let filesystem = Holding::new();
+    let mut options = InProcess::new(filesystem.clone());
+    options.stop_limit = Duration::from_millis(50);
+    let (device, mut mount, _machine) = mounted(options);
+    filesystem.hold(true);
+    let waiting = std::thread::spawn(move || mount.getattr(NodeId::ROOT, None).map(drop));
+    eventually("it is held up", || {
+        filesystem.held.load(Ordering::SeqCst) == 1
+    });
+    drop(device);
+    filesystem.hold(false);
+    waiting.join().unwrap().unwrap();
+    eventually("nobody has it any more", || {
+        Arc::strong_count(&filesystem) == 1
+    });
 }
 
 /// It counts what belongs to the process: it runs itself, alone.

@@ -3,12 +3,14 @@
 mod dirty;
 mod memory;
 mod options;
+mod pending;
 mod ring;
 mod state;
 
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use virtio_fs_config::{ConfigSpace, EVENT_IDX, INDIRECT_DESC, VERSION_1};
 use virtio_fs_queue::Stats;
@@ -17,10 +19,12 @@ use vm_memory::GuestAddressSpace;
 use dirty::DirtyLog;
 use memory::SharedMemory;
 pub use options::InProcess;
+use pending::Pending;
 use ring::{Ring, Surroundings};
 
 use crate::backend::{Backend, Offer};
 use crate::saved::ActiveState;
+use crate::state::Happening;
 use crate::status::Health;
 use crate::{
     Activation, Call, Capabilities, DeviceConfig, Error, GuestSpace, QueueSetup, WindowStatus,
@@ -31,8 +35,20 @@ pub(crate) struct InProcessBackend<M: GuestSpace> {
     offer: Offer,
     service: Arc<Service>,
     active: Option<Active<M>>,
+    /// Rings of the past, on which the filesystem had not returned from something when they were
+    /// waited for.
+    left: Vec<Ring<M>>,
+    filesystem_reset: Reset,
     /// Where there is one, that of the rings, too.
     log: Option<Arc<DirtyLog>>,
+}
+
+/// How far the filesystem is with forgetting what the driver did.
+enum Reset {
+    Done,
+    /// It is to begin when nothing is in flight any more.
+    Due,
+    Begun(Pending<()>),
 }
 
 /// What serves the device, whoever uses it.
@@ -74,6 +90,8 @@ impl<M: GuestSpace> InProcessBackend<M> {
                 health,
             }),
             active: None,
+            left: Vec::new(),
+            filesystem_reset: Reset::Done,
             log: None,
         })
     }
@@ -115,35 +133,95 @@ impl<M: GuestSpace> InProcessBackend<M> {
         &self.service.health
     }
 
-    /// Forgets what the driver did.
-    fn forget(&mut self) {
-        if let Some(mut active) = self.active.take() {
-            active.stop();
-        }
-        self.service.options.filesystem.reset();
+    /// When whoever waits for the filesystem gives up.
+    fn deadline(&self) -> Instant {
+        deadline_after(self.service.options.stop_limit)
     }
 
-    /// Where that fails, the device is paused.
+    /// Forgets what the driver did: what is left of it then is to be [cleared up](Self::clear_up).
+    fn forget(&mut self) {
+        let deadline = self.deadline();
+        if let Some(mut active) = self.active.take() {
+            active.stop(deadline);
+            self.left.append(&mut active.rings);
+        }
+        self.filesystem_reset = Reset::Due;
+        if let Err(error) = self.clear_up("reset the device", deadline) {
+            tracing::error!(%error, "a filesystem does not return; it may still write to the guest's memory");
+            self.health().note(Arc::new(error));
+        }
+    }
+
+    /// Makes sure that nothing is in flight that was begun before a reset, and that the filesystem
+    /// has forgotten what the driver did.
+    fn clear_up(&mut self, doing: &'static str, deadline: Instant) -> Result<(), Error> {
+        self.left.retain_mut(|ring| !ring.has_ended(deadline));
+        if !self.left.is_empty() {
+            return Err(self.stuck(doing));
+        }
+        let reset = match std::mem::replace(&mut self.filesystem_reset, Reset::Done) {
+            Reset::Done => return Ok(()),
+            Reset::Due => {
+                let filesystem = Arc::clone(&self.service.options.filesystem);
+                Pending::begin(move || filesystem.reset())
+            }
+            Reset::Begun(reset) => reset,
+        };
+        reset.wait(deadline).map_err(|reset| {
+            self.filesystem_reset = Reset::Begun(reset);
+            self.stuck(doing)
+        })
+    }
+
+    fn stuck(&self, doing: &'static str) -> Error {
+        Error::Stuck {
+            doing,
+            limit: self.service.options.stop_limit,
+        }
+    }
+
+    /// Notes that the filesystem does not return, which makes a device that is in use fail.
+    fn fail(&self, doing: &'static str) -> Error {
+        let why = Arc::new(self.stuck(doing));
+        if self.health().happen(Happening::Stuck, Some(why))
+            && let Some(active) = &self.active
+        {
+            active.surroundings.interrupt.signal_needs_reset();
+        }
+        self.stuck(doing)
+    }
+
+    /// Goes on with another log, or without one. What is in flight is done before: so nothing is
+    /// written that one of them misses. Where it cannot go on, the device is paused.
     fn set_log(&mut self, log: Option<Arc<DirtyLog>>) -> Result<(), Error> {
+        let deadline = self.deadline();
         self.log.clone_from(&log);
         let Some(active) = &mut self.active else {
             return Ok(());
         };
-        let set = active.set_log(log);
-        if set.is_err() {
+        let running = active.running;
+        if !active.stop(deadline) {
+            return Err(self.fail("change what notes written pages"));
+        }
+        active.surroundings.log = log;
+        let started = match running {
+            true => active.start(deadline),
+            false => Ok(()),
+        };
+        if started.is_err() {
             self.health().done(Call::Pause)?;
         }
-        set
+        started
     }
 }
 
 impl<M: GuestSpace> Active<M> {
     /// Serves all rings, or none.
-    fn start(&mut self) -> Result<(), Error> {
+    fn start(&mut self, deadline: Instant) -> Result<(), Error> {
         self.running = true;
         let started = self.start_rings();
         if started.is_err() {
-            self.stop();
+            self.stop(deadline);
         }
         started
     }
@@ -177,40 +255,36 @@ impl<M: GuestSpace> Active<M> {
         self.find(index).map(|at| self.rings.remove(at))
     }
 
-    /// Serves none, once what is in flight is done.
-    fn stop(&mut self) {
+    /// Serves none, once what is in flight is done. Returns whether it is, by `deadline`.
+    fn stop(&mut self, deadline: Instant) -> bool {
         self.running = false;
+        self.rings.iter_mut().for_each(Ring::end);
+        self.have_ended(deadline)
+    }
+
+    /// Whether all rings have ended that were to.
+    fn have_ended(&mut self, deadline: Instant) -> bool {
+        self.rings.iter_mut().all(|ring| ring.has_ended(deadline))
+    }
+
+    /// Has rings that are not in `memory` served no more, as it is to be the guest's. Returns whether
+    /// that is done by `deadline`.
+    fn leave_unless_in(&mut self, memory: &M, deadline: Instant) -> bool {
+        let map = memory.memory();
         for ring in &mut self.rings {
-            ring.stop();
+            ring.leave_unless_in(&map);
         }
+        self.have_ended(deadline)
     }
 
     /// Rings that are not there any more are not served until they are.
     fn set_memory(&mut self, memory: M) -> Result<(), Error> {
-        {
-            let map = memory.memory();
-            for ring in &mut self.rings {
-                ring.leave_unless_in(&map);
-            }
-            if let Some(log) = &self.surroundings.log {
-                log.follow(&*map);
-            }
+        if let Some(log) = &self.surroundings.log {
+            log.follow(&*memory.memory());
         }
         self.surroundings.memory.replace(memory);
         match self.running {
             true => self.start_rings(),
-            false => Ok(()),
-        }
-    }
-
-    /// Goes on with another log, or without one. What is in flight is done before: so nothing is
-    /// written that one of them misses.
-    fn set_log(&mut self, log: Option<Arc<DirtyLog>>) -> Result<(), Error> {
-        let running = self.running;
-        self.stop();
-        self.surroundings.log = log;
-        match running {
-            true => self.start(),
             false => Ok(()),
         }
     }
@@ -243,12 +317,13 @@ impl<M: GuestSpace> Backend<M> for InProcessBackend<M> {
     }
 
     fn activate(&mut self, features: u64, activation: Activation<M>) -> Result<(), Error> {
-        let mut active = self.set_up(features, activation, |_| 0)?;
-        if let Err(error) = active.start() {
+        let deadline = self.deadline();
+        self.clear_up("activate the device", deadline)?;
+        let active = self.set_up(features, activation, |_| 0)?;
+        if let Err(error) = self.active.insert(active).start(deadline) {
             self.forget();
             return Err(error);
         }
-        self.active = Some(active);
         self.health().done(Call::Activate)
     }
 
@@ -258,21 +333,29 @@ impl<M: GuestSpace> Backend<M> for InProcessBackend<M> {
     }
 
     fn pause(&mut self) -> Result<(), Error> {
-        if let Some(active) = &mut self.active {
-            active.stop();
+        let deadline = self.deadline();
+        if let Some(active) = &mut self.active
+            && !active.stop(deadline)
+        {
+            return Err(self.fail("pause the device"));
         }
         self.health().done(Call::Pause)
     }
 
     fn resume(&mut self) -> Result<(), Error> {
+        let deadline = self.deadline();
         if let Some(active) = &mut self.active {
-            active.start()?;
+            active.start(deadline)?;
         }
         self.health().done(Call::Resume)
     }
 
     fn update_memory(&mut self, memory: M) -> Result<(), Error> {
+        let deadline = self.deadline();
         if let Some(active) = &mut self.active {
+            if !active.leave_unless_in(&memory, deadline) {
+                return Err(self.fail("update the memory"));
+            }
             active.set_memory(memory)?;
         }
         self.health().done(Call::UpdateMemory)
@@ -286,13 +369,17 @@ impl<M: GuestSpace> Backend<M> for InProcessBackend<M> {
     }
 
     fn stop_queue(&mut self, index: u16) -> Result<u16, Error> {
-        let active = self.active.as_mut();
-        let ring = active.and_then(|active| active.take(index));
-        ring.map(|mut ring| {
-            ring.stop();
-            ring.state().next_avail
-        })
-        .ok_or(Error::Queue(index))
+        let deadline = self.deadline();
+        let active = self.active.as_mut().ok_or(Error::Queue(index))?;
+        let mut ring = active.take(index).ok_or(Error::Queue(index))?;
+        ring.end();
+        match ring.has_ended(deadline) {
+            true => Ok(ring.state().next_avail),
+            false => {
+                active.rings.push(ring);
+                Err(self.fail("stop a queue"))
+            }
+        }
     }
 
     /// Whom its threads interrupt they ask every time.
@@ -328,6 +415,7 @@ impl<M: GuestSpace> Backend<M> for InProcessBackend<M> {
         activation: Activation<M>,
         saved: &ActiveState,
     ) -> Result<(), Error> {
+        self.clear_up("restore the device", self.deadline())?;
         let active = self.set_up(features, activation, |index| {
             let queue = saved.queues.iter().find(|queue| queue.index == index);
             queue.map_or(0, |queue| queue.next_avail)
@@ -338,7 +426,7 @@ impl<M: GuestSpace> Backend<M> for InProcessBackend<M> {
             ..
         } = &self.service.options;
         if let Err(error) = state::load(&**filesystem, &saved.backend, *state_limit) {
-            filesystem.reset();
+            self.forget();
             return Err(error);
         }
         self.active = Some(active);
@@ -385,4 +473,12 @@ impl<M: GuestSpace> fmt::Debug for InProcessBackend<M> {
             .field("offer", &self.offer)
             .finish_non_exhaustive()
     }
+}
+
+/// One that is too far away to be told counts as a day.
+fn deadline_after(limit: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(limit)
+        .or_else(|| now.checked_add(Duration::from_secs(86_400)))
+        .unwrap_or(now)
 }

@@ -1,5 +1,6 @@
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fuse_fs::Serve;
 use virtio_fs_queue::{PollLimit, Polling, Pool, QueueAffinity};
@@ -24,6 +25,9 @@ pub struct InProcess {
     /// On which processors the request queues are served. Default `None`: on any that the thread may
     /// use which activates or resumes the device.
     pub queue_affinity: Option<QueueAffinity>,
+    /// How long a pause, a reset, or a drop of the device waits for requests that the filesystem has
+    /// in hand; likewise whatever else stops a queue. Default 30 s.
+    pub stop_limit: Duration,
     /// Most bytes of the filesystem's state, when the device is saved or restored. Default 64 MiB.
     pub state_limit: u64,
 }
@@ -37,6 +41,7 @@ impl InProcess {
             pool: Arc::new(Pool::new(POOL_THREADS)),
             polling: Arc::new(Polling::new(PollLimit::default())),
             queue_affinity: None,
+            stop_limit: Duration::from_secs(30),
             state_limit: 64 << 20,
         }
     }
@@ -48,6 +53,7 @@ impl fmt::Debug for InProcess {
             .field("pool", &self.pool)
             .field("polling", &self.polling)
             .field("queue_affinity", &self.queue_affinity)
+            .field("stop_limit", &self.stop_limit)
             .field("state_limit", &self.state_limit)
             .finish_non_exhaustive()
     }

@@ -1,5 +1,6 @@
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use virtio_fs_config::{EVENT_IDX, INDIRECT_DESC};
 use virtio_fs_queue::{
@@ -11,6 +12,7 @@ use vm_memory::GuestAddressSpace;
 use super::Service;
 use super::dirty::DirtyLog;
 use super::memory::SharedMemory;
+use super::pending::Pending;
 use crate::saved::QueueState;
 use crate::{Error, GuestSpace, Interrupt, QueueSetup};
 
@@ -23,6 +25,8 @@ pub(super) struct Ring<M: GuestSpace> {
     /// The entry of the available ring to begin at.
     next_avail: u16,
     worker: Option<Worker<SharedMemory<M>>>,
+    /// Where to go on, once it is served no more.
+    ending: Option<Pending<u16>>,
 }
 
 /// What a ring needs to be served beside what it knows itself.
@@ -48,6 +52,7 @@ impl<M: GuestSpace> Ring<M> {
             setup,
             next_avail,
             worker: None,
+            ending: None,
         };
         match ring.queue(around) {
             Ok(_) => Ok(ring),
@@ -101,18 +106,34 @@ impl<M: GuestSpace> Ring<M> {
         Ok(())
     }
 
-    /// Ends serving, waits for what is in flight, and remembers where to go on.
-    pub(super) fn stop(&mut self) {
+    /// Begins to end serving.
+    pub(super) fn end(&mut self) {
         if let Some(worker) = self.worker.take() {
-            self.next_avail = worker.stop().next_avail;
+            self.ending = Some(Pending::begin(move || worker.stop().next_avail));
         }
     }
 
-    /// Ends serving where the ring is not in `memory`, which is to be the guest's.
+    /// Waits for what is in flight, and remembers where to go on. Returns whether it is served no
+    /// more: what the filesystem does not return from by `deadline` is still its own.
+    pub(super) fn has_ended(&mut self, deadline: Instant) -> bool {
+        match self.ending.take().map(|ending| ending.wait(deadline)) {
+            None => true,
+            Some(Ok(next_avail)) => {
+                self.next_avail = next_avail;
+                true
+            }
+            Some(Err(ending)) => {
+                self.ending = Some(ending);
+                false
+            }
+        }
+    }
+
+    /// Begins to end serving where the ring is not in `memory`, which is to be the guest's.
     pub(super) fn leave_unless_in(&mut self, memory: &M::M) {
         let worker = self.worker.as_ref();
         if worker.is_some_and(|worker| !worker.is_within(memory)) {
-            self.stop();
+            self.end();
         }
     }
 
