@@ -29,7 +29,7 @@ impl Event {
     /// Signals whoever waits for it. One that is signalled already stays so.
     ///
     /// Whoever else has the descriptor, such as a daemon, can fill it up and have writes wait for room:
-    /// without room it is left as it is.
+    /// without room it is left as it is. One that is filled up at that very moment is waited for.
     ///
     /// # Errors
     /// It is no eventfd.
