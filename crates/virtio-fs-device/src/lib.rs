@@ -239,6 +239,7 @@
 
 mod activation;
 mod backend;
+mod bitmap;
 mod config;
 mod device;
 mod error;

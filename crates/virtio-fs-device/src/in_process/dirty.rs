@@ -1,16 +1,13 @@
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::thread;
 
 use arc_swap::ArcSwap;
 use virtio_fs_queue::WriteLog;
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
-use crate::DIRTY_PAGE;
-
-/// Pages that one word notes.
-const WORD: u64 = u64::BITS as u64;
+use crate::bitmap::{self, WORD_PAGES, pages};
 
 /// Which pages of the guest were written to.
 #[derive(Default)]
@@ -80,7 +77,7 @@ impl WriteLog for DirtyLog {
 
 impl Region {
     fn new(pages: Range<u64>) -> Self {
-        let count = pages.end.saturating_sub(pages.start).div_ceil(WORD);
+        let count = pages.end.saturating_sub(pages.start).div_ceil(WORD_PAGES);
         Self {
             pages,
             words: (0..count).map(|_| AtomicU64::new(0)).collect(),
@@ -88,23 +85,14 @@ impl Region {
     }
 
     fn mark(&self, pages: &Range<u64>) {
-        for (_, word, mask) in self.within(pages) {
-            // Release: who takes the page sees what was written to it.
-            word.fetch_or(mask, Ordering::Release);
+        for (_, word, bits) in self.within(pages) {
+            bitmap::note(word, bits);
         }
     }
 
     fn take(&self, pages: &Range<u64>, found: &mut dyn FnMut(u64)) {
-        for (first, word, mask) in self.within(pages) {
-            if word.load(Ordering::Relaxed) & mask == 0 {
-                continue;
-            }
-            let mut marked = word.fetch_and(!mask, Ordering::AcqRel) & mask;
-            while marked != 0 {
-                let page = first.saturating_add(marked.trailing_zeros().into());
-                found(page.saturating_mul(DIRTY_PAGE));
-                marked &= marked.wrapping_sub(1);
-            }
+        for (first, word, bits) in self.within(pages) {
+            bitmap::each(bitmap::take(word, bits), first, found);
         }
     }
 
@@ -113,30 +101,12 @@ impl Region {
         let start = self.pages.start;
         let from = pages.start.max(start).saturating_sub(start);
         let to = pages.end.min(self.pages.end).saturating_sub(start);
-        let words = from.div_euclid(WORD)..to.div_ceil(WORD);
-        words.filter_map(move |at| {
-            let first = at.saturating_mul(WORD);
-            let low = from.saturating_sub(first).min(WORD);
-            let high = to.saturating_sub(first).min(WORD);
-            let word = self.words.get(usize::try_from(at).ok()?)?;
-            Some((start.saturating_add(first), word, bits(low, high)))
+        bitmap::words(&(from..to)).filter_map(move |(number, bits)| {
+            let word = self.words.get(usize::try_from(number).ok()?)?;
+            let first = start.saturating_add(number.saturating_mul(WORD_PAGES));
+            Some((first, word, bits))
         })
     }
-}
-
-/// The bits from `low` to `high`, of which that is none.
-fn bits(low: u64, high: u64) -> u64 {
-    let below = |bit: u64| {
-        let bit = u32::try_from(bit).unwrap_or(u32::MAX);
-        1u64.checked_shl(bit)
-            .map_or(u64::MAX, |bit| bit.wrapping_sub(1))
-    };
-    below(high) & !below(low)
-}
-
-/// The pages in which the bytes of `range` are.
-fn pages(range: &Range<u64>) -> Range<u64> {
-    range.start.div_euclid(DIRTY_PAGE)..range.end.div_ceil(DIRTY_PAGE)
 }
 
 fn end(region: &impl GuestMemoryRegion) -> u64 {
@@ -148,6 +118,7 @@ mod tests {
     use vm_memory::GuestMemoryMmap;
 
     use super::*;
+    use crate::DIRTY_PAGE;
 
     const PAGE: u64 = DIRTY_PAGE;
 

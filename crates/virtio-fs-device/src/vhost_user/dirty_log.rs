@@ -2,7 +2,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
 use rustix::fs::{MemfdFlags, SealFlags};
 use vm_memory::{FileOffset, MmapRegion, VolatileMemory};
@@ -11,6 +11,7 @@ use super::channel::Deadline;
 use super::regions::Region;
 use super::session::Session;
 use super::wire::{Message, Request};
+use crate::bitmap::{self, WORD_PAGES};
 use crate::{DIRTY_PAGE, Error};
 
 /// A bitmap that is shared with the daemon: a bit for each page of guest addresses from 0 on, set when
@@ -21,9 +22,8 @@ pub(super) struct DirtyLog {
     file: FileOffset,
 }
 
-/// Bytes of a word of the bitmap, and pages that it stands for.
+/// Bytes of a word of the bitmap.
 const WORD: usize = size_of::<u64>();
-const WORD_PAGES: u64 = 64;
 
 impl DirtyLog {
     /// An empty one for these regions.
@@ -73,66 +73,46 @@ impl DirtyLog {
     }
 
     /// Calls `found` with the address of each page within `range` that is noted, and forgets it.
-    pub(super) fn take(&self, range: Range<u64>, found: &mut dyn FnMut(u64)) {
-        let pages = range.start.div_euclid(DIRTY_PAGE)..range.end.div_ceil(DIRTY_PAGE);
-        let words = self.size().div_euclid(WORD as u64);
-        let last = pages.end.div_ceil(WORD_PAGES).min(words);
-        for number in pages.start.div_euclid(WORD_PAGES)..last {
+    pub(super) fn take(&self, range: &Range<u64>, found: &mut dyn FnMut(u64)) {
+        let mut pages = bitmap::pages(range);
+        pages.end = pages.end.min(self.words().saturating_mul(WORD_PAGES));
+        for (number, bits) in bitmap::words(&pages) {
+            let noted = self.word(number, |word| bitmap::take(word, bits));
             let first = number.saturating_mul(WORD_PAGES);
-            let mask = mask(first, &pages);
-            let mut noted = self.word(number, |word| take_bits(word, mask));
-            while noted != 0 {
-                let page = first.saturating_add(noted.trailing_zeros().into());
-                found(page.saturating_mul(DIRTY_PAGE));
-                noted &= noted.wrapping_sub(1);
-            }
+            bitmap::each(noted.unwrap_or(0), first, found);
         }
     }
 
     /// Notes what `other` has noted.
     pub(super) fn merge(&self, other: &Self) {
-        other.take(0..u64::MAX, &mut |address| {
-            let page = address.div_euclid(DIRTY_PAGE);
-            let bit = 1u64.wrapping_shl(u32::try_from(page.rem_euclid(WORD_PAGES)).unwrap_or(0));
-            self.word(page.div_euclid(WORD_PAGES), |word| {
-                word.fetch_or(bit.to_le(), Ordering::AcqRel)
-            });
-        });
+        for number in 0..other.words() {
+            let noted = other.word(number, |word| bitmap::take(word, u64::MAX));
+            if let Some(noted @ 1..) = noted {
+                self.word(number, |word| bitmap::note(word, noted));
+            }
+        }
     }
 
-    /// Does something to a word; to none where there is no such word.
-    fn word(&self, number: u64, change: impl FnOnce(&AtomicU64) -> u64) -> u64 {
-        let offset = usize::try_from(number.saturating_mul(WORD as u64)).unwrap_or(usize::MAX);
-        self.map.get_atomic_ref(offset).map_or(0, change)
+    fn words(&self) -> u64 {
+        self.size().div_euclid(WORD as u64)
     }
-}
 
-/// The bits of the word that begins with page `first` which stand for pages in `pages`.
-fn mask(first: u64, pages: &Range<u64>) -> u64 {
-    let low = pages.start.saturating_sub(first).min(WORD_PAGES);
-    let high = pages.end.saturating_sub(first).min(WORD_PAGES);
-    let below = |count: u64| match u32::try_from(count) {
-        Ok(count @ 0..64) => 1u64.wrapping_shl(count).wrapping_sub(1),
-        _ => u64::MAX,
-    };
-    below(high) & !below(low)
-}
-
-/// Clears bits and returns those that were set; a word that has none of them is not written.
-fn take_bits(word: &AtomicU64, mask: u64) -> u64 {
-    match u64::from_le(word.load(Ordering::Relaxed)) & mask {
-        0 => 0,
-        _ => u64::from_le(word.fetch_and(!mask.to_le(), Ordering::AcqRel)) & mask,
+    /// Does something to a word, where there is such a word.
+    fn word<T>(&self, number: u64, change: impl FnOnce(&AtomicU64) -> T) -> Option<T> {
+        let offset = usize::try_from(number.saturating_mul(WORD as u64)).ok()?;
+        self.map.get_atomic_ref(offset).ok().map(change)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
     use super::*;
 
     fn taken(log: &DirtyLog, range: Range<u64>) -> Vec<u64> {
         let mut pages = Vec::new();
-        log.take(range, &mut |address| pages.push(address / DIRTY_PAGE));
+        log.take(&range, &mut |address| pages.push(address / DIRTY_PAGE));
         pages
     }
 

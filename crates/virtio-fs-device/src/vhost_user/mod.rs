@@ -350,7 +350,7 @@ impl<M: GuestSpace> Backend<M> for VhostUserBackend<M> {
 
     fn take_dirty(&mut self, range: Range<u64>, found: &mut dyn FnMut(u64)) {
         if let Logging::On(log) = &self.shared.control().logging {
-            log.take(range, found);
+            log.take(&range, found);
         }
     }
 }
