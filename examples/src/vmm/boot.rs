@@ -44,6 +44,11 @@ pub(super) fn load(memory: &Memory, design: &Design) -> Result<u64, Error> {
     let address = GuestAddress(layout::ZERO_PAGE);
     memory.mapped.write_obj(page, address).map_err(told)?;
     write_tables(&memory.mapped).map_err(told)?;
+    let address = GuestAddress(layout::RESET_VECTOR);
+    memory
+        .mapped
+        .write_slice(&reset_code(), address)
+        .map_err(told)?;
     acpi::write(&memory.mapped, design.processors).map_err(told)?;
     Ok(entry)
 }
@@ -153,6 +158,16 @@ fn write_tables(memory: &GuestMemoryMmap) -> vm_memory::GuestMemoryResult<()> {
         memory.write_obj(entry, GuestAddress(third + index * 8))?;
     }
     Ok(())
+}
+
+/// What is where firmware begins. Where there is no EFI, Linux resets a machine of reduced hardware
+/// by jumping there in real mode, whatever the tables say of a register for it.
+fn reset_code() -> [u8; 5] {
+    const MOV_DX: u8 = 0xba;
+    const OUT_DX_AL: u8 = 0xee;
+    const HLT: u8 = 0xf4;
+    let [low, high] = layout::RESET_PORT.to_le_bytes();
+    [MOV_DX, low, high, OUT_DX_AL, HLT]
 }
 
 fn told(error: impl std::error::Error + Send + Sync + 'static) -> Error {

@@ -77,7 +77,7 @@ impl Bus {
                 }
             }
             layout::SLEEP_PORT..=layout::RESET_PORT => data.fill(0),
-            _ => {}
+            _ => tracing::trace!("reads port {port:#x}"),
         }
     }
 
@@ -105,7 +105,7 @@ impl Bus {
             }
             layout::SLEEP_PORT if data == [layout::POWER_OFF] => return Some(Power::Off),
             layout::RESET_PORT => return Some(Power::Reset),
-            _ => {}
+            _ => tracing::trace!("writes {data:?} to port {port:#x}"),
         }
         None
     }

@@ -23,6 +23,8 @@ pub(super) const COMMAND_LINE: u64 = 0x2_0000;
 pub(super) const LOW_MEMORY_END: u64 = 0x9_fc00;
 /// Tables of the firmware, in what is not told to be memory.
 pub(super) const ACPI_TABLES: u64 = 0xe_0000;
+/// Where a processor of 1978 begins.
+pub(super) const RESET_VECTOR: u64 = 0xf_fff0;
 pub(super) const KERNEL: u64 = 0x10_0000;
 
 pub(super) const SERIAL_PORT: u16 = 0x3f8;
