@@ -44,22 +44,9 @@ impl LimitOptions {
     }
 }
 
-fn set_open_files(limit: u64) -> Result<(), Error> {
-    let maximum = getrlimit(Resource::Nofile).maximum;
-    let wanted = Rlimit {
-        current: Some(limit),
-        maximum: maximum.map(|maximum| maximum.max(limit)),
-    };
-    setrlimit(Resource::Nofile, wanted).map_err(|source| Error {
-        limit,
-        source,
-        most: maximum.unwrap_or(u64::MAX).min(system_maximum()),
-    })
-}
-
 /// Raises the limit on open files to the most that this process may have, where that is less than a
 /// million.
-fn raise_open_files() {
+pub(crate) fn raise_open_files() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let wanted = ENOUGH_FILES.min(system_maximum());
     // No limit at all is as good.
@@ -76,6 +63,26 @@ fn raise_open_files() {
         Ok(()) => tracing::debug!(limit = now, "raised the limit on open files"),
         Err(error) => tracing::warn!(limit = now, %error, "cannot raise the limit on open files"),
     }
+}
+
+/// Descriptors that this process may have open, less those that it needs itself.
+pub(crate) fn usable_descriptors() -> usize {
+    const OWN: u64 = 64;
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(limit.saturating_sub(OWN)).unwrap_or(usize::MAX)
+}
+
+fn set_open_files(limit: u64) -> Result<(), Error> {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let wanted = Rlimit {
+        current: Some(limit),
+        maximum: maximum.map(|maximum| maximum.max(limit)),
+    };
+    setrlimit(Resource::Nofile, wanted).map_err(|source| Error {
+        limit,
+        source,
+        most: maximum.unwrap_or(u64::MAX).min(system_maximum()),
+    })
 }
 
 /// The most descriptors that the kernel allows any process (proc_sys_fs(5)).

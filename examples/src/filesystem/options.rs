@@ -4,12 +4,12 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 use fuse_fs::{Access, Exports, ReadOnly, Serve, Session, SessionConfig};
 use passthrough_fs::{CachePolicy, Config, Migration, PassthroughFs};
-use rustix::process::{Resource, getrlimit};
 
 use super::exports::Export;
 use super::extras::ExtraOptions;
 use super::inodes::InodeOptions;
 use super::privileges::PrivilegeOptions;
+use crate::limits;
 
 /// Why something cannot be shared.
 #[derive(Debug, thiserror::Error)]
@@ -83,7 +83,7 @@ impl FilesystemOptions {
     ) -> Result<Arc<dyn Serve>, Error> {
         // They share what this process may have open.
         let share = |all: usize| all.checked_div(exports.len()).unwrap_or(all);
-        let descriptors = share(usable_descriptors());
+        let descriptors = share(limits::usable_descriptors());
         let mut whole = Exports::new();
         for export in exports {
             let mut config = self
@@ -109,13 +109,6 @@ impl FilesystemOptions {
         };
         SessionConfig::new().access(access)
     }
-}
-
-/// Descriptors that this process may have open, less those that it needs itself.
-fn usable_descriptors() -> usize {
-    const OWN: u64 = 64;
-    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    usize::try_from(limit.saturating_sub(OWN)).unwrap_or(usize::MAX)
 }
 
 impl From<CacheMode> for CachePolicy {

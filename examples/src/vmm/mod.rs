@@ -30,8 +30,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use kvm_ioctls::Kvm;
 use virtio_fs_device::Tag;
 
-use crate::cli;
 use crate::signals::{self, Signals};
+use crate::{cli, limits};
 use bus::Power;
 use control::{Asked, Command};
 use fs::FsDevice;
@@ -50,8 +50,6 @@ enum Error {
     Kvm(#[source] kvm_ioctls::Error),
     #[error("no memory for the guest: {0}; ask for less by --memory")]
     Memory(#[source] io::Error),
-    #[error("--fs tag={0},socket={1}: {2}; is its daemon running?")]
-    Device(Tag, PathBuf, #[source] virtio_fs_device::Error),
     #[error("cannot listen on {0}: {1}; remove it, or choose another --api-socket")]
     Listen(PathBuf, #[source] io::Error),
     #[error("no thread: {0}")]
@@ -64,6 +62,8 @@ enum Error {
     Running,
     #[error(transparent)]
     Signals(#[from] signals::Error),
+    #[error(transparent)]
+    Device(#[from] fs::Error),
     #[error(transparent)]
     Machine(#[from] machine::Error),
     #[error(transparent)]
@@ -110,6 +110,7 @@ impl Vmm {
         let signals = Signals::catch()?;
         let signal = sender.clone();
         signals.on_first(move || send(&signal, Event::Signal))?;
+        limits::raise_open_files();
         let saved = options.restore.as_deref().map(Saved::open).transpose()?;
         let (size, design) = match &saved {
             Some((snapshot, _)) => (snapshot.memory_size, snapshot.design.clone()),
@@ -121,7 +122,7 @@ impl Vmm {
             // For as long as the process: KVM and daemons have it.
             memory: Box::leak(Box::new(Memory::new(size).map_err(Error::Memory)?)),
             design,
-            devices: options.fs.iter().map(connect).collect::<Result<_, _>>()?,
+            devices: devices(&options.fs)?,
             serial: Arc::default(),
             say: Arc::new(move |it| send(&said, Event::Said(it))),
         };
@@ -247,11 +248,9 @@ impl Vmm {
     }
 }
 
-fn connect(options: &FsOptions) -> Result<FsDevice, Error> {
-    FsDevice::new(options).map_err(|error| {
-        let FsOptions { tag, socket, .. } = options;
-        Error::Device(tag.clone(), socket.clone(), error)
-    })
+fn devices(options: &[FsOptions]) -> Result<Vec<FsDevice>, fs::Error> {
+    let device = |device| FsDevice::new(device, options.len());
+    options.iter().map(device).collect()
 }
 
 fn send(events: &Sender<Event>, event: Event) {

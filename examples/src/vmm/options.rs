@@ -13,17 +13,22 @@ Examples:
     vmm --kernel=/boot/vmlinuz --fs tag=root,socket=/run/root.sock \\
         --cmdline='root=root rootfstype=virtiofs rw console=ttyS0'
 
-  Have two queues for two processors, and a second share, to be mounted in the
-  guest with: mount -t virtiofs data /mnt
+  Have two queues for two processors, and a second share, which vmm serves itself
+  and the guest mounts with: mount -t virtiofs data /mnt
     vmm --cpus=2 --memory=size=1G --kernel=/boot/vmlinuz \\
         --cmdline='root=root rootfstype=virtiofs rw console=ttyS0' \\
         --fs tag=root,socket=/run/root.sock,num_queues=2 \\
-        --fs tag=data,socket=/run/data.sock,num_queues=2
+        --fs tag=data,dir=/srv/data,num_queues=2
 
   Save the machine, end it, and go on with it later:
     vmm --api-socket=/run/vmm.sock ... &
     printf 'pause\\nsnapshot /srv/saved\\nquit\\n' | nc -U /run/vmm.sock
     vmm --restore=/srv/saved --fs tag=root,socket=/run/root.sock
+
+A daemon that dies takes the guest's open files along: the device is \"failed\" then,
+the guest is told that it needs a reset, and \"reset\" has it begin anew, with the
+next daemon that listens there. A snapshot does not contain the files: they are to
+be as they were. With dir=DIR, whoever attacks the device attacks vmm itself.
 
 The kernel needs virtio-fs and PCI (CONFIG_VIRTIO_FS, CONFIG_VIRTIO_PCI) built in
 to have its root there. The console is standard input and output; a terminal
@@ -60,11 +65,11 @@ pub(super) struct Options {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=32))]
     pub(super) cpus: u8,
 
-    /// A virtio-fs device: its tag, the socket of its daemon, how many request queues it has, and of
-    /// how many descriptors. To be repeated for several
+    /// A virtio-fs device: its tag, the socket of its daemon or a directory that is shared without
+    /// one, how many request queues it has, and of how many descriptors. To be repeated for several
     #[arg(
         long,
-        value_name = "tag=TAG,socket=PATH[,num_queues=N][,queue_size=N]",
+        value_name = "tag=TAG,socket=PATH|dir=DIR[,num_queues=N][,queue_size=N]",
         value_parser = FsOptions::parse
     )]
     pub(super) fs: Vec<FsOptions>,
@@ -93,23 +98,36 @@ impl Options {
     }
 }
 
+/// Who serves a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Server {
+    /// The daemon that listens there.
+    Daemon(PathBuf),
+    /// This process, which shares that directory.
+    Directory(PathBuf),
+}
+
 /// A device as `--fs` describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FsOptions {
     pub(super) tag: Tag,
-    pub(super) socket: PathBuf,
+    pub(super) server: Server,
     pub(super) num_queues: u16,
     pub(super) queue_size: u16,
 }
 
 impl FsOptions {
     fn parse(text: &str) -> Result<Self, String> {
-        let (mut tag, mut socket, mut num_queues, mut queue_size) = (None, None, 1, MAX_QUEUE_SIZE);
+        const ONE_SERVER: &str = "one of socket=PATH, where its daemon listens, and dir=DIR, which \
+                                  vmm shares itself, is needed";
+        let (mut tag, mut server, mut num_queues, mut queue_size) = (None, None, 1, MAX_QUEUE_SIZE);
         for part in text.split(',') {
             let (name, value) = part.split_once('=').ok_or(format!("{part} has no value"))?;
             match name {
                 "tag" => tag = Some(value.parse().map_err(|error| format!("tag: {error}"))?),
-                "socket" => socket = Some(PathBuf::from(value)),
+                "socket" | "dir" if server.is_some() => return Err(ONE_SERVER.to_owned()),
+                "socket" => server = Some(Server::Daemon(value.into())),
+                "dir" => server = Some(Server::Directory(value.into())),
                 "num_queues" => num_queues = number(name, value, MAX_REQUEST_QUEUES)?,
                 "queue_size" => queue_size = number(name, value, MAX_QUEUE_SIZE)?,
                 _ => return Err(format!("there is no {name}")),
@@ -120,7 +138,7 @@ impl FsOptions {
         }
         Ok(Self {
             tag: tag.ok_or("tag=TAG is missing, which the guest mounts it by")?,
-            socket: socket.ok_or("socket=PATH is missing, where its daemon listens")?,
+            server: server.ok_or(ONE_SERVER)?,
             num_queues,
             queue_size,
         })
@@ -174,9 +192,10 @@ mod tests {
         let full = "tag=data,socket=/run/data.sock,num_queues=2,queue_size=512";
         let options = FsOptions::parse(full).unwrap();
         assert_eq!(options.tag.to_string(), "data");
-        assert_eq!(options.socket, PathBuf::from("/run/data.sock"));
+        assert_eq!(options.server, Server::Daemon("/run/data.sock".into()));
         assert_eq!((options.num_queues, options.queue_size), (2, 512));
-        let short = FsOptions::parse("socket=s,tag=t").unwrap();
+        let short = FsOptions::parse("dir=/srv,tag=t").unwrap();
+        assert_eq!(short.server, Server::Directory("/srv".into()));
         assert_eq!((short.num_queues, short.queue_size), (1, MAX_QUEUE_SIZE));
     }
 
@@ -185,6 +204,7 @@ mod tests {
         let reason = |text| FsOptions::parse(text).unwrap_err();
         assert!(reason("socket=s").contains("tag=TAG"));
         assert!(reason("tag=t").contains("socket=PATH"));
+        assert!(reason("tag=t,socket=s,dir=d").contains("one of"));
         assert!(reason("tag=t,socket=s,queue_size=100").contains("power of two"));
         assert!(reason("tag=t,socket=s,num_queues=0").contains("1 to 255"));
         assert!(reason("tag=t,socket=s,dax=on").contains("dax"));
