@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fuse_fs::Session;
 use passthrough_fs::{Config, NewError, PassthroughFs};
-use virtio_fs_device::{Device, DeviceConfig, InProcess, Tag, VhostUser};
+use virtio_fs_device::{Device, DeviceConfig, InProcess, State, Tag, VhostUser};
 use vm_memory::GuestMemoryMmap;
 
 use super::options::{FsOptions, Server};
@@ -62,6 +62,15 @@ impl FsDevice {
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.device.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Goes on, unless it does: the last time, it may have been another device that could not.
+    pub(super) fn resume(&self) -> Result<(), virtio_fs_device::Error> {
+        let mut device = self.lock();
+        match device.state() {
+            State::Active => Ok(()),
+            _ => device.resume(),
+        }
     }
 
     /// What it offers the driver: its features, and the size of each of its queues.

@@ -210,7 +210,7 @@ impl Vmm {
 
     fn resume(&mut self) -> Result<(), Error> {
         if self.paused {
-            self.each_device(|device| device.lock().resume())?;
+            self.each_device(|device| device.resume())?;
             self.machine.as_ref().inspect(|machine| machine.resume());
             self.paused = false;
         }
@@ -237,14 +237,15 @@ impl Vmm {
         Ok(snapshot::write(path, &snapshot, &self.parts.memory.file)?)
     }
 
+    /// Calls `call` for all of them, also after one for which it fails.
     fn each_device(
         &self,
         call: impl Fn(&FsDevice) -> Result<(), virtio_fs_device::Error>,
     ) -> Result<(), Error> {
-        for device in &self.parts.devices {
-            call(device).map_err(|error| Error::Lifecycle(device.tag().clone(), error))?;
-        }
-        Ok(())
+        let each = self.parts.devices.iter().map(|device| {
+            call(device).map_err(|error| Error::Lifecycle(device.tag().clone(), error))
+        });
+        each.fold(Ok(()), Result::and)
     }
 }
 
