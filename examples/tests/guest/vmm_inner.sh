@@ -1,0 +1,97 @@
+#!/bin/sh
+# The first process in our VMM, whose root is a share. Does the steps that are typed on its console.
+
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
+
+start() {
+    mount -t proc proc /proc
+    mount -t sysfs sys /sys
+    mount -t tmpfs tmpfs /run
+    mkdir /run/data
+    mount -t virtiofs data /run/data
+}
+
+work() {
+    rm -rf random unpacked
+    dd if=/dev/urandom of=random bs=64k count=16 conv=fsync
+    mkdir unpacked
+    tar -C /etc -cf - cron.d dpkg | tar -C unpacked -xf -
+    find random unpacked -type f -exec md5sum {} + >sums
+    check
+}
+
+# What was done before is as it was then.
+check() {
+    echo 3 >/proc/sys/vm/drop_caches
+    md5sum --quiet -c sums
+    [ ! -e io/sums ] || (cd io && md5sum --quiet -c sums)
+    [ ! -e busy.sums ] || md5sum --quiet -c busy.sums
+}
+
+io() {
+    mkdir io
+    for file in $(seq 8); do
+        dd if=/dev/urandom of=io/$file bs=16k count=4 conv=fsync
+    done
+    (cd io && md5sum -- * >../io.sums && mv ../io.sums sums)
+}
+
+# To the files that are open, of which the second has no name.
+append() {
+    echo "$1" >&3
+    [ ! -e /proc/self/fd/4 ] || echo "$1" >&4
+}
+
+unlinked() {
+    [ ! -e gone ]
+    [ "$(cat /proc/self/fd/4)" = "$(printf 'before\nafter')" ]
+}
+
+# Writes for as long as it can, and notes what is safe.
+busy() {
+    mkdir busy
+    # Or whoever waits for the step's output waits for the end of this.
+    (exec >/dev/null 2>&1 && endlessly) &
+}
+
+endlessly() {
+    for file in $(seq 1000); do
+        dd if=/dev/urandom of=busy/$file bs=64k count=4 conv=fsync
+        md5sum busy/$file >>busy.sums
+    done
+}
+
+# The driver was told that the second device needs a reset. It has no answer to that.
+told() {
+    [ $(($(cat /sys/bus/virtio/devices/virtio1/status) & 64)) = 64 ]
+}
+
+reboot() {
+    echo b >/proc/sysrq-trigger
+}
+
+off() {
+    echo o >/proc/sysrq-trigger
+}
+
+start || echo "inner: FAILED to start"
+cd /run/data || echo "inner: FAILED to mount"
+stty -echo
+echo "inner: ready"
+while read -r step; do
+    case $step in
+    # What is open stays open for the next steps.
+    open) exec 3>>held ;;
+    unlink) exec 4<>gone && rm gone ;;
+    *)
+        # Apart, as a condition would have the shell go on after an error.
+        log=$(set -eux; $step 2>&1)
+        ;;
+    esac
+    if [ $? = 0 ]; then
+        echo "inner: ok $step"
+    else
+        echo "$log"
+        echo "inner: FAILED $step"
+    fi
+done
