@@ -53,18 +53,31 @@ impl Command {
     }
 }
 
-/// Passes what comes to `listener` on to `ask`, one connection at a time.
+/// Passes what comes to `listener` on to `ask`.
 pub(super) fn serve(
     listener: UnixListener,
-    ask: impl Fn(Asked) + Send + 'static,
+    ask: impl Fn(Asked) + Clone + Send + 'static,
 ) -> io::Result<()> {
     let serve = move || {
         for connection in listener.incoming() {
-            if let Err(error) = connection.and_then(|connection| converse(&connection, &ask)) {
-                tracing::debug!(%error, "a connection for commands ends");
+            let ask = ask.clone();
+            // A connection on which nothing is said holds up no other.
+            let begun = connection.and_then(|connection| {
+                spawn(move || {
+                    if let Err(error) = converse(&connection, &ask) {
+                        tracing::debug!(%error, "a connection for commands ends");
+                    }
+                })
+            });
+            if let Err(error) = begun {
+                tracing::warn!(%error, "a connection for commands is not served");
             }
         }
     };
+    spawn(serve)
+}
+
+fn spawn(serve: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let thread = thread::Builder::new().name("commands".to_owned());
     thread.spawn(serve).map(drop)
 }
@@ -123,6 +136,7 @@ mod tests {
             asked.answer(&result);
         })
         .unwrap();
+        let _silent = UnixStream::connect(&path).unwrap();
         let mut client = UnixStream::connect(&path).unwrap();
         client
             .write_all(b"status\npause\nreset\nnonsense\n")
