@@ -56,19 +56,43 @@ fn work(mount: &mut Mount, name: &str, seed: usize) {
 #[test]
 fn a_guest_finds_the_device_and_works_on_it() {
     for served in Served::each() {
-        let (device, mut mount, machine) = served.mounted();
+        let mut device = served.device();
+        assert_eq!(device.state(), State::New);
         assert_eq!(device.device_type(), 26);
-        assert_eq!(device.features(), 1 << 32 | 1 << 29 | 1 << 28);
         assert_eq!(device.queue_max_sizes(), [1024; 3]);
         let mut space = [7; 44];
         device.read_config(0, &mut space);
         assert_eq!(&space[..5], b"test\0");
         assert_eq!(&space[36..], [2, 0, 0, 0, 0, 0, 0, 0]);
+        let mut part = [7; 3];
+        device.read_config(2, &mut part);
+        assert_eq!(&part, b"st\0");
+        device.read_config(u64::MAX, &mut part);
+        assert_eq!(part, [0; 3]);
+        device.write_config(0, b"x");
+        let (mut mount, machine) = served.guest(&device).start(&mut device);
         work(&mut mount, "file", 1);
         assert_eq!(machine.resets_needed(), 0);
         let status = device.status();
         assert_eq!((status.state, status.connected), (State::Active, true));
         assert!(!status.needs_reset && status.last_error.is_none());
+        assert!(status.capabilities.resets && status.capabilities.memory_slots);
+    }
+}
+
+#[test]
+fn features_are_checked() {
+    for served in Served::each() {
+        let mut device = served.device();
+        let offered = device.features();
+        assert_eq!(offered, 1 << 32 | 1 << 29 | 1 << 28);
+        let unknown = device.ack_features(offered | 1 << 34).unwrap_err();
+        assert!(matches!(unknown, Error::UnknownFeatures(0x4_0000_0000)));
+        let legacy = device.ack_features(1 << 29).unwrap_err();
+        assert!(matches!(legacy, Error::MissingFeatures(0x1_0000_0000)));
+        assert_eq!(device.state(), State::New);
+        device.ack_features(1 << 32).unwrap();
+        device.ack_features(offered).unwrap();
     }
 }
 
@@ -371,6 +395,12 @@ fn queues_that_cannot_be_are_refused() {
         let mut twice = machine.activation();
         twice.queues[1].index = 0;
         assert!(matches!(device.activate(twice), Err(Error::Queue(0))));
+        let mut beyond = machine.activation();
+        beyond.queues[2].index = 3;
+        assert!(matches!(device.activate(beyond), Err(Error::Queue(3))));
+        let mut odd = machine.activation();
+        odd.queues[2].ring.size = 100;
+        assert!(matches!(device.activate(odd), Err(Error::QueueSize(100))));
         assert_eq!(device.state(), State::Negotiated);
         assert!(device.status().last_error.is_none(), "nobody was given up");
         device.activate(machine.activation()).unwrap();
