@@ -285,8 +285,8 @@ fn daemons_are_killed_again_and_again_while_a_guest_works() {
         work(&mut mount, c"made");
     }
     println!("{failed} requests failed, none was lost");
-    let gone = relay.log().matches("a daemon is there again").count();
-    assert_eq!(gone, TIMES, "{}", relay.log());
+    relay.logs_times("a daemon is there again", TIMES);
+    assert!(!relay.log().contains("the guest has reset it"));
 }
 
 /// Has 64 requests done on each queue at once, and returns how many failed. Each is answered once.
@@ -317,7 +317,8 @@ fn a_relay_that_is_killed_can_be_replaced() {
     let mut first = place.mount(&relay);
     work(&mut first, c"made");
     drop(relay);
-    assert!(first.getattr(NodeId::ROOT, None).is_err());
+    // The daemon serves until it sees that.
+    while first.getattr(NodeId::ROOT, None).is_ok() {}
     // It left its socket behind.
     let relay = place.relay();
     work(&mut place.mount(&relay), c"made");
