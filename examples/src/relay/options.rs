@@ -27,7 +27,7 @@ What happens when the daemon ends, is killed, or is replaced by a newer one:
   these examples does). Of the files that the guest has open it may know nothing:
   then they fail, and the guest mounts anew (umount -l, mount). Without
   INFLIGHT_SHMFD, what was in flight is lost, and the guest has to be reset. A
-  daemon that was idle, as where nothing is mounted, can be replaced by any other.
+  daemon that was idle, as where nothing is mounted, can be replaced in any case.
 
 The relay takes no part in requests, so it costs nothing while they are served.
 It has to outlive the VMM's connection: where it ends, that is gone. A machine
