@@ -22,7 +22,8 @@ pub struct Migration {
 pub enum MigrationMode {
     /// By its path in the shared directory, which may be on another host, and a copy. What was
     /// renamed meanwhile is found by its file handle where the shared directory is the same. What
-    /// has no path any more, as it was removed while it was open, is lost.
+    /// has no path any more, as it was removed while it was open, is lost. For what has another name,
+    /// all of the share is looked through, except that no more than 64 MiB of paths are kept at once.
     ///
     /// Whoever writes a state reaches with it what is in the shared directory.
     #[default]

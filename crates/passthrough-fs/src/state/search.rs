@@ -14,6 +14,10 @@ use crate::attr::{identity, stat_name};
 use crate::inode_table::Identity;
 use crate::lookup::RESOLVE;
 
+/// Most bytes that directories take which are yet to be looked through: a guest can make as many as
+/// the share has room for.
+const MAX_PENDING: usize = 64 << 20;
+
 /// Looks below `root` for files that are `wanted`, tells the path of each and takes it out. What
 /// cannot be looked at is left out.
 pub(super) fn search(
@@ -23,8 +27,8 @@ pub(super) fn search(
     mut found: impl FnMut(NodeId, CString) -> io::Result<()>,
 ) -> io::Result<()> {
     let numbers: HashSet<u64> = wanted.keys().map(|identity| identity.ino).collect();
-    // Directories that are yet to be looked through.
-    let mut directories = vec![Vec::new()];
+    let mut directories = Pending::default();
+    directories.push(Vec::new());
     while !wanted.is_empty()
         && let Some(path) = directories.pop()
     {
@@ -48,6 +52,43 @@ pub(super) fn search(
     Ok(())
 }
 
+/// Directories that are yet to be looked through.
+#[derive(Debug, Default)]
+struct Pending {
+    paths: Vec<Vec<u8>>,
+    bytes: usize,
+    /// Whether some were left out.
+    is_cut: bool,
+}
+
+impl Pending {
+    /// Adds one, unless there are too many.
+    fn push(&mut self, path: Vec<u8>) {
+        let bytes = self.bytes.saturating_add(bytes_of(&path));
+        if bytes > MAX_PENDING {
+            if !std::mem::replace(&mut self.is_cut, true) {
+                tracing::warn!(
+                    "there are too many directories to look through all of them for files of \
+                     which no path is known"
+                );
+            }
+            return;
+        }
+        self.bytes = bytes;
+        self.paths.push(path);
+    }
+
+    fn pop(&mut self) -> Option<Vec<u8>> {
+        let path = self.paths.pop()?;
+        self.bytes = self.bytes.saturating_sub(bytes_of(&path));
+        Some(path)
+    }
+}
+
+fn bytes_of(path: &Vec<u8>) -> usize {
+    path.len().saturating_add(size_of_val(path))
+}
+
 /// What is in the directory `path`.
 fn entries(
     fs: &PassthroughFs,
@@ -68,5 +109,28 @@ fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
     match directory {
         b"" => name.to_vec(),
         directory => [directory, name].join(&b'/'),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_pending_is_bounded() {
+        let mut pending = Pending::default();
+        let path = vec![b'x'; 1000];
+        for _ in 0..2 * MAX_PENDING / path.len() {
+            pending.push(path.clone());
+        }
+        let there = pending.paths.len();
+        assert!(there > MAX_PENDING / 1100 && there <= MAX_PENDING / path.len());
+        assert!(pending.is_cut);
+        // There is room again behind each that was looked through.
+        assert_eq!(pending.pop(), Some(path.clone()));
+        pending.push(path);
+        assert_eq!(pending.paths.len(), there);
+        while pending.pop().is_some() {}
+        assert_eq!(pending.bytes, 0);
     }
 }
