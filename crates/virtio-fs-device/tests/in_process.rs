@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -408,4 +408,40 @@ fn queues_have_threads_while_they_are_served_and_leave_none() {
         drop((mount, machine));
         assert!(descriptors() <= before);
     }
+}
+
+/// Panics when it is reset, the first time.
+struct Panicking {
+    inner: Session<MemFs>,
+    panicked: AtomicBool,
+}
+
+impl Serve for Panicking {
+    fn serve(
+        &self,
+        message: &[u8],
+        payload: &mut dyn PayloadSource,
+        sink: Option<&mut dyn PayloadSink>,
+        reply: &mut [u8],
+        blocking: Blocking,
+    ) -> Outcome {
+        self.inner.serve(message, payload, sink, reply, blocking)
+    }
+
+    fn reset(&self) {
+        assert!(self.panicked.swap(true, Ordering::SeqCst), "as it is told");
+        self.inner.reset();
+    }
+}
+
+#[test]
+fn a_filesystem_that_panics_at_a_reset_is_not_waited_for() {
+    let (mut device, mut mount, machine) = mounted(InProcess::new(Arc::new(Panicking {
+        inner: Session::new(MemFs::new()),
+        panicked: AtomicBool::new(false),
+    })));
+    device.reset().unwrap();
+    mount.connection().reset().unwrap();
+    machine.start(&mut device);
+    mount.remount(&MountOptions::default()).unwrap();
 }

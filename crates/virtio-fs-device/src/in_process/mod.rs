@@ -167,7 +167,7 @@ impl<M: GuestSpace> InProcessBackend<M> {
             }
             Reset::Begun(reset) => reset,
         };
-        reset.wait(deadline).map_err(|reset| {
+        reset.wait(deadline).map(drop).map_err(|reset| {
             self.filesystem_reset = Reset::Begun(reset);
             self.stuck(doing)
         })

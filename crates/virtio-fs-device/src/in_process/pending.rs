@@ -1,4 +1,4 @@
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
@@ -35,13 +35,21 @@ impl<T: Send + 'static> Pending<T> {
         Self(Mutex::new(is_done))
     }
 
-    /// Waits until it is done.
+    /// Waits until it is done, and returns what came of it: `None` where it panicked, of which nothing
+    /// more is to be expected either.
     ///
     /// # Errors
     /// It is not done by `deadline`, and can be waited for again.
-    pub(super) fn wait(mut self, deadline: Instant) -> Result<T, Self> {
+    pub(super) fn wait(mut self, deadline: Instant) -> Result<Option<T>, Self> {
         let left = deadline.saturating_duration_since(Instant::now());
         let is_done = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
-        is_done.recv_timeout(left).map_err(|_| self)
+        match is_done.recv_timeout(left) {
+            Ok(done) => Ok(Some(done)),
+            Err(RecvTimeoutError::Timeout) => Err(self),
+            Err(RecvTimeoutError::Disconnected) => {
+                tracing::error!("a filesystem panicked when it was stopped or reset");
+                Ok(None)
+            }
+        }
     }
 }

@@ -119,7 +119,7 @@ impl<M: GuestSpace> Ring<M> {
         match self.ending.take().map(|ending| ending.wait(deadline)) {
             None => true,
             Some(Ok(next_avail)) => {
-                self.next_avail = next_avail;
+                self.next_avail = next_avail.unwrap_or(self.next_avail);
                 true
             }
             Some(Err(ending)) => {
