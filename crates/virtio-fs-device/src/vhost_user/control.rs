@@ -270,3 +270,65 @@ fn idx<M: GuestSpace>(memory: &M, ring: GuestAddress, doing: &'static str) -> Re
     idx.map(u16::from_le)
         .map_err(|error| Error::io(doing)(std::io::Error::other(error)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use vm_memory::GuestMemoryMmap;
+
+    use super::*;
+    use crate::{Event, RingAddresses};
+
+    const AVAIL: u64 = 0x1000;
+    const USED: u64 = 0x2000;
+
+    fn active(base: Option<u16>) -> Active<Arc<GuestMemoryMmap>> {
+        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x3000)]).unwrap();
+        let event = Event::new().unwrap();
+        let ring = Ring {
+            index: 0,
+            addresses: RingAddresses {
+                size: 64,
+                descriptors: GuestAddress(0),
+                avail: GuestAddress(AVAIL),
+                used: GuestAddress(USED),
+            },
+            kick: event.clone(),
+            call: event.clone(),
+            error: event,
+        };
+        Active {
+            features: 0,
+            memory: Arc::new(memory),
+            rings: vec![Served { ring, base }],
+            shape: (1, 64),
+            inflight: None,
+            running: true,
+            begun: true,
+        }
+    }
+
+    #[test]
+    fn rings_say_whether_anything_is_in_flight() {
+        let served = active(None);
+        for (avail, used) in [(0, 0), (7, 7), (7, 6), (0, u16::MAX), (u16::MAX, 0)] {
+            for (ring, idx) in [(AVAIL, avail), (USED, used)] {
+                let at = GuestAddress(ring + IDX);
+                served.memory.write_obj(u16::to_le(idx), at).unwrap();
+            }
+            assert_eq!(served.is_idle(), avail == used, "{avail} {used}");
+        }
+        // Nobody had taken what was made available since it was stopped.
+        let stopped = active(Some(0));
+        stopped
+            .memory
+            .write_obj(1u16.to_le(), GuestAddress(AVAIL + IDX))
+            .unwrap();
+        assert!(stopped.is_idle());
+        // What cannot be seen.
+        let mut elsewhere = active(None);
+        elsewhere.rings[0].ring.addresses.used = GuestAddress(u64::MAX);
+        assert!(!elsewhere.is_idle());
+    }
+}
