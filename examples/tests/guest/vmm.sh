@@ -43,7 +43,7 @@ start_vmm_on_daemons() {
 
 # Starts the VMM with devices that it serves itself, and with the options given.
 start_vmm_alone() {
-    start_vmm --fs tag=root,dir=/ --fs "tag=data,dir=$DATA" "$@"
+    start_vmm --fs tag=root,dir=/,num_queues=2 --fs "tag=data,dir=$DATA,num_queues=2" "$@"
 }
 
 start_vmm() {
@@ -53,9 +53,9 @@ start_vmm() {
     wait_until 'VMM' ask status
 }
 
-# Calls a function with the options of a VMM that boots.
+# Calls a function with the options of a VMM that boots, and with more.
 boot() {
-    "$1" --memory=size=192M --kernel="$KERNEL" --cmdline="console=ttyS0 quiet mitigations=off \
+    "$@" --memory=size=192M --kernel="$KERNEL" --cmdline="console=ttyS0 quiet mitigations=off \
         panic=-1 root=root rootfstype=virtiofs ro init=${WORKLOAD%/*}/vmm_inner.sh"
     wait_for 'inner: ready'
 }
@@ -232,8 +232,10 @@ powers_off() {
 
 boots_without_a_daemon() {
     use third
-    boot start_vmm_alone
+    # Two processors, and a queue for each.
+    boot start_vmm_alone --cpus=2
     is 'running, root active, data active'
+    inner_step has_two_processors
     inner_step check
 }
 

@@ -47,6 +47,10 @@ unlinked() {
     [ "$(cat /proc/self/fd/4)" = "$(printf 'before\nafter')" ]
 }
 
+has_two_processors() {
+    [ "$(nproc)" = 2 ]
+}
+
 # Writes for as long as it can, and notes what is safe.
 busy() {
     mkdir busy
