@@ -21,8 +21,8 @@
 //!
 //! **The way of a request.** Header and arguments are copied out of guest memory once, then
 //! decoded; the payload of READ and WRITE moves between the file and guest memory in one
-//! `preadv2` or `pwritev2` each, or in up to 16 that several threads make. No reference to guest memory is ever formed, and nothing is
-//! allocated for a request that is not left to the pool.
+//! `preadv2` or `pwritev2` each, or in up to 16 that several threads make. No reference to guest
+//! memory is ever formed, and nothing is allocated for a request that is not left to the pool.
 //!
 //! **Hostile drivers.** A chain that breaks a rule is given back with length 0 ([`ChainError`]); a
 //! ring that does is served no more until it is set up anew ([`RingError`]). Both are counted in
