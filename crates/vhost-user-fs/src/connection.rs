@@ -5,7 +5,7 @@ use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, ioctl_fionread};
@@ -17,6 +17,7 @@ use vhost::vhost_user::{BackendReqHandler, Error as VhostUserError, Result as Vh
 
 use crate::event;
 use crate::front_end::Handler;
+use crate::patience;
 
 /// Why a connection ended, other than by the front-end's wish.
 #[derive(Debug, thiserror::Error)]
@@ -47,8 +48,6 @@ struct Coming {
     count: u32,
 }
 
-/// How long a message may take from its first byte to its last: front-ends send each by one call.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// How often the rest of one is looked for.
 const LOOK_INTERVAL: Timespec = Timespec {
     tv_sec: 0,
@@ -147,7 +146,7 @@ impl<H: Handler> Connection<H> {
                 return Ok(Some(coming));
             }
             let now = Instant::now();
-            if *deadline.get_or_insert(now.checked_add(PATIENCE)) <= Some(now) {
+            if *deadline.get_or_insert(now.checked_add(patience::MESSAGE)) <= Some(now) {
                 return Err(ConnectionError::Incomplete);
             }
             if self.hangs_up()? {

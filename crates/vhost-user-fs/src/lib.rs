@@ -56,6 +56,13 @@
     )
 )]
 
+/// What the tests of the whole share with those of a part.
+#[cfg(test)]
+#[path = "../tests/common/mod.rs"]
+mod common;
+#[cfg(test)]
+extern crate self as vhost_user_fs;
+
 mod backend;
 mod connection;
 mod daemon;
@@ -66,6 +73,7 @@ pub mod front_end;
 mod inflight;
 mod mapping;
 mod memory;
+mod patience;
 mod session;
 mod transfer;
 mod vring;

@@ -7,7 +7,6 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fs::{OFlags, fcntl_getfl};
@@ -15,6 +14,7 @@ use rustix::io::Errno;
 use vhost::vhost_user::message::VhostTransferStateDirection;
 
 use crate::device::Device;
+use crate::patience;
 
 /// Most bytes of a state: that of some millions of inodes. What is loaded is bounded by the
 /// filesystem, too, but not for how long it may be read.
@@ -24,8 +24,6 @@ const IDLE: Timespec = Timespec {
     tv_sec: 60,
     tv_nsec: 0,
 };
-/// How long the front-end may still have part in a transfer when it asks how that ended.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes that a pipe takes at once when it has room for any (pipe(7), `PIPE_BUF`).
 const PIPE_BUF: usize = 4096;
 /// Bytes that are read at once.
@@ -98,10 +96,11 @@ impl Transfer {
 
     /// Waits for the end of it, for some seconds, and returns whether it came.
     pub(crate) fn ends_soon(&self) -> bool {
-        let waited =
-            self.shared
-                .done
-                .wait_timeout_while(self.shared.outcome(), PATIENCE, |outcome| outcome.is_none());
+        let waited = self.shared.done.wait_timeout_while(
+            self.shared.outcome(),
+            patience::TRANSFER,
+            |outcome| outcome.is_none(),
+        );
         let (outcome, _) = waited.unwrap_or_else(PoisonError::into_inner);
         outcome.is_some()
     }

@@ -2,120 +2,18 @@
 
 mod common;
 
-use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread;
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use common::stateful::*;
 use common::*;
-use fuse_fs::{Blocking, Outcome, PayloadSink, PayloadSource, Serve, State};
 use vhost::VhostBackend;
+use vhost::vhost_user::VhostUserFrontend;
 use vhost::vhost_user::message::{
-    VhostTransferStateDirection as Direction, VhostTransferStatePhase as Phase,
-    VhostUserProtocolFeatures,
+    VhostTransferStateDirection as Direction, VhostUserProtocolFeatures,
 };
-use vhost::vhost_user::{Frontend, VhostUserFrontend};
-
-/// Has bytes for a state. Those that begin with `!` cannot be saved, nor loaded; those that begin
-/// with `~` take long to load.
-#[derive(Default)]
-struct Stateful {
-    bytes: Mutex<Vec<u8>>,
-    resets: AtomicUsize,
-}
-
-impl Stateful {
-    fn with(bytes: &[u8]) -> Arc<Self> {
-        Arc::new(Self {
-            bytes: Mutex::new(bytes.to_vec()),
-            resets: AtomicUsize::new(0),
-        })
-    }
-
-    fn bytes(&self) -> Vec<u8> {
-        self.bytes.lock().unwrap().clone()
-    }
-}
-
-impl Serve for Stateful {
-    fn serve(
-        &self,
-        message: &[u8],
-        _: &mut dyn PayloadSource,
-        _: Option<&mut dyn PayloadSink>,
-        reply: &mut [u8],
-        _: Blocking,
-    ) -> Outcome {
-        succeed(message, reply)
-    }
-
-    fn reset(&self) {
-        self.resets.fetch_add(1, Ordering::SeqCst);
-        self.bytes.lock().unwrap().clear();
-    }
-
-    fn state(&self) -> Option<&dyn State> {
-        Some(self)
-    }
-}
-
-impl State for Stateful {
-    fn save(&self, to: &mut dyn Write) -> io::Result<()> {
-        let bytes = self.bytes();
-        to.write_all(&bytes)?;
-        match bytes.first() {
-            Some(b'!') => Err(io::ErrorKind::Unsupported.into()),
-            _ => Ok(()),
-        }
-    }
-
-    fn load(&self, from: &mut dyn Read) -> io::Result<()> {
-        let mut first = [0];
-        if from.read(&mut first)? == 1 && first == *b"!" {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        if first == *b"~" {
-            thread::sleep(Duration::from_secs(11));
-        }
-        let mut bytes = first.to_vec();
-        from.read_to_end(&mut bytes)?;
-        *self.bytes.lock().unwrap() = bytes;
-        Ok(())
-    }
-}
-
-fn start(filesystem: &Arc<Stateful>) -> (Running, Frontend) {
-    let running = Running::start(config(Arc::clone(filesystem) as Arc<dyn Serve>));
-    let frontend = running.negotiate();
-    (running, frontend)
-}
-
-fn begin(frontend: &Frontend, direction: Direction, end: impl Into<OwnedFd>) -> vhost::Result<()> {
-    let file = frontend.set_device_state_fd(direction, Phase::STOPPED, end.into())?;
-    assert!(file.is_none());
-    Ok(())
-}
-
-/// What a device saves.
-fn save(frontend: &Frontend) -> (Vec<u8>, vhost::Result<()>) {
-    let (mut from, to) = io::pipe().unwrap();
-    begin(frontend, Direction::SAVE, to).unwrap();
-    let mut bytes = Vec::new();
-    from.read_to_end(&mut bytes).unwrap();
-    (bytes, frontend.check_device_state())
-}
-
-fn load(frontend: &Frontend, bytes: &[u8]) -> vhost::Result<()> {
-    let (from, mut to) = io::pipe().unwrap();
-    begin(frontend, Direction::LOAD, from).unwrap();
-    // Who does not want all of it closes its end.
-    let _ = to.write_all(bytes);
-    drop(to);
-    frontend.check_device_state()
-}
 
 #[test]
 fn a_state_goes_from_one_device_to_another() {
@@ -235,25 +133,4 @@ fn a_front_end_that_has_part_in_nothing_is_given_up() {
     drop(running);
     assert!(begun.elapsed() < Duration::from_secs(5));
     drop(frontend);
-}
-
-#[test]
-fn who_asks_for_the_end_of_what_does_not_end_is_answered() {
-    let (running, frontend) = start(&Stateful::with(b""));
-    let (socket, mut other) = UnixStream::pair().unwrap();
-    begin(&frontend, Direction::LOAD, socket).unwrap();
-    let trickle = thread::spawn(move || while other.write_all(b"x").is_ok() {});
-    frontend.check_device_state().unwrap_err();
-    trickle.join().unwrap();
-    assert!(frontend.get_features().is_ok());
-    drop(running);
-}
-
-#[test]
-fn what_takes_long_to_load_is_loaded() {
-    let filesystem = Stateful::with(b"");
-    let (_running, frontend) = start(&filesystem);
-    let state = [b'~'; 100_000];
-    load(&frontend, &state).unwrap();
-    assert_eq!(filesystem.bytes(), state);
 }

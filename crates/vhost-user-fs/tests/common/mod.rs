@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test uses its part")]
 
+pub(crate) mod stateful;
+
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsRawFd, RawFd};
