@@ -4,6 +4,7 @@ use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
 use std::{fmt, thread};
 
 /// What is asked of the VMM.
@@ -71,6 +72,8 @@ pub(super) fn serve(
             });
             if let Err(error) = begun {
                 tracing::warn!(%error, "a connection for commands is not served");
+                // What is lacking, such as a descriptor, may be there then.
+                thread::sleep(Duration::from_secs(1));
             }
         }
     };
