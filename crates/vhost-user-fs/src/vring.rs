@@ -173,8 +173,9 @@ impl Vring {
         Ok(())
     }
 
+    /// Whether it is served, or is as soon as its memory is there.
     pub(crate) const fn is_served(&self) -> bool {
-        self.worker.is_some()
+        self.worker.is_some() || self.awaits_memory
     }
 
     /// Ends serving, waits for what is in flight, and remembers where to go on.

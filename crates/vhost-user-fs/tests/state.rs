@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use common::stateful::*;
 use common::*;
-use vhost::VhostBackend;
 use vhost::vhost_user::VhostUserFrontend;
 use vhost::vhost_user::message::{
     VhostTransferStateDirection as Direction, VhostUserProtocolFeatures,
 };
+use vhost::{VhostBackend, VhostUserMemoryRegionInfo};
 
 #[test]
 fn a_state_goes_from_one_device_to_another() {
@@ -91,6 +91,17 @@ fn queues_are_not_served_meanwhile() {
     begin(&frontend, Direction::SAVE, to).unwrap_err();
     begin(&frontend, Direction::LOAD, from).unwrap_err();
     frontend.check_device_state().unwrap_err();
+    // Nor one that waits for its memory, which may be there again at any time.
+    let own = guest.region();
+    let spare = VhostUserMemoryRegionInfo {
+        guest_phys_addr: LEN,
+        userspace_addr: USER + LEN,
+        ..own
+    };
+    frontend.set_mem_table(&[spare]).unwrap();
+    let (from, _to) = io::pipe().unwrap();
+    begin(&frontend, Direction::LOAD, from).unwrap_err();
+    frontend.set_mem_table(&[own]).unwrap();
     // It goes on, and once it is stopped the state can be saved.
     guest.ask();
     frontend.get_vring_base(1).unwrap();
