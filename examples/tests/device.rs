@@ -107,9 +107,7 @@ fn a_guest_works_and_begins_anew() {
             let written = fs::read(share.shared().join(format!("file{round}"))).unwrap();
             assert_eq!(written, [round; 70_000]);
             device.reset().unwrap();
-            mount.connection().reset().unwrap();
-            machine.start(&mut device);
-            mount.remount(&MountOptions::default()).unwrap();
+            machine.start_anew(&mut device, &mut mount);
         }
     });
 }
@@ -139,6 +137,14 @@ fn a_pause_is_not_noticed() {
     });
 }
 
+/// Memory that a daemon can have, too.
+fn region(address: u64, size: usize) -> Arc<GuestRegionMmap> {
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(size as u64).unwrap();
+    let file = Some(FileOffset::new(file, 0));
+    Arc::new(GuestRegionMmap::from_range(GuestAddress(address), size, file).unwrap())
+}
+
 #[test]
 fn memory_comes_and_goes() {
     with_each(|share| {
@@ -148,11 +154,7 @@ fn memory_comes_and_goes() {
         let memory = Arc::clone(&guest.machine.memory);
         let (mut mount, _machine) = guest.start(&mut device);
         for size in [1 << 20, 2 << 20] {
-            let file = tempfile::tempfile().unwrap();
-            file.set_len(size as u64).unwrap();
-            let file = Some(FileOffset::new(file, 0));
-            let region = GuestRegionMmap::from_range(GuestAddress(1 << 40), size, file).unwrap();
-            let more = memory.insert_region(Arc::new(region)).unwrap();
+            let more = memory.insert_region(region(1 << 40, size)).unwrap();
             device.update_memory(Arc::new(more)).unwrap();
             mount.getattr(NodeId::ROOT, None).unwrap();
             device.update_memory(Arc::clone(&memory)).unwrap();
@@ -170,12 +172,8 @@ fn a_machine_may_have_many_regions_of_memory() {
         let guest = Guest::new(&device, Calls::Direct);
         let mut all = (*guest.machine.memory).clone();
         for number in 0..30u64 {
-            let file = tempfile::tempfile().unwrap();
-            file.set_len(1 << 16).unwrap();
-            let file = Some(FileOffset::new(file, 0));
-            let address = GuestAddress((1 << 33) + (number << 20));
-            let region = GuestRegionMmap::from_range(address, 1 << 16, file).unwrap();
-            all = all.insert_region(Arc::new(region)).unwrap();
+            let region = region((1 << 33) + (number << 20), 1 << 16);
+            all = all.insert_region(region).unwrap();
         }
         let all = Arc::new(all);
         let few = Arc::clone(&guest.machine.memory);
@@ -206,9 +204,7 @@ fn a_driver_whose_daemon_is_killed_is_told_to_reset() {
         let _next = share.serve("a");
         eventually("it is back", || device.status().connected);
         device.reset().unwrap();
-        mount.connection().reset().unwrap();
-        machine.start(&mut device);
-        mount.remount(&MountOptions::default()).unwrap();
+        machine.start_anew(&mut device, &mut mount);
         mount.getattr(NodeId::ROOT, None).unwrap();
     });
 }
@@ -266,9 +262,7 @@ fn pages_that_the_daemon_writes_are_noted() {
         mount.getattr(NodeId::ROOT, None).unwrap();
         device.reset().unwrap();
         assert!(!all(&mut device).is_empty());
-        mount.connection().reset().unwrap();
-        machine.start(&mut device);
-        mount.remount(&MountOptions::default()).unwrap();
+        machine.start_anew(&mut device, &mut mount);
         assert!(!all(&mut device).is_empty(), "noted after a reset, too");
         device.stop_dirty_log().unwrap();
         mount.getattr(NodeId::ROOT, None).unwrap();
@@ -285,9 +279,7 @@ fn a_device_goes_on_with_another_daemon_where_it_was_saved() {
             println!("{:?} does not save its state", share.program);
             return;
         }
-        let guest = Guest::new(&device, Calls::Direct);
-        let kicks = guest.machine.kicks();
-        let (mut mount, machine) = guest.start(&mut device);
+        let (mut mount, machine) = Guest::new(&device, Calls::Direct).start(&mut device);
         let (file, open) = mount.create(NodeId::ROOT, c"file", O_RDWR, 0o644).unwrap();
         mount.write(file.nodeid, open.fh, 0, b"before").unwrap();
         device.pause().unwrap();
@@ -308,10 +300,7 @@ fn a_device_goes_on_with_another_daemon_where_it_was_saved() {
         let mut device = share.device("b");
         let bytes = serde_json::to_vec(&saved_again).unwrap();
         let saved = serde_json::from_slice(&bytes).unwrap();
-        let interrupt = Arc::clone(&machine.interrupts);
-        device
-            .restore(&saved, Arc::clone(&machine.memory), &kicks, interrupt)
-            .unwrap();
+        machine.restore(&mut device, &saved).unwrap();
         assert_eq!(device.state(), State::Paused);
         device.resume().unwrap();
         let mut read = [0; 6];
@@ -342,10 +331,7 @@ fn a_device_that_is_not_in_use_is_saved_as_that() {
         let negotiated = device.save().unwrap();
         let mut restore = |saved| {
             device.reset().unwrap();
-            let interrupt = Arc::clone(&machine.interrupts);
-            let kicks = machine.kicks();
-            let restored = device.restore(saved, Arc::clone(&machine.memory), &kicks, interrupt);
-            restored.unwrap();
+            machine.restore(&mut device, saved).unwrap();
             device.state()
         };
         assert_eq!(restore(&new), State::Reset);
@@ -373,9 +359,7 @@ fn a_state_that_does_not_fit_is_refused() {
         let mut restore = |change: &dyn Fn(&mut serde_json::Value)| {
             let mut value = saved.clone();
             change(&mut value);
-            let interrupt = Arc::clone(&machine.interrupts);
-            let (memory, kicks) = (Arc::clone(&machine.memory), machine.kicks());
-            let result = device.restore(&state(&value.to_string()), memory, &kicks, interrupt);
+            let result = machine.restore(&mut device, &state(&value.to_string()));
             if result.is_err() {
                 assert_ne!(device.state(), State::Paused);
             }
@@ -421,12 +405,8 @@ fn a_daemon_refuses_what_is_not_its_state() {
         *saved.pointer_mut("/active/backend").unwrap() = vec![0xa5u8; 100_000].into();
         let _other = share.serve("b");
         let mut device = share.device("b");
-        let interrupt = Arc::clone(&machine.interrupts);
-        let memory = Arc::clone(&machine.memory);
-        let kicks = machine.kicks();
-        let error = device
-            .restore(&state(&saved.to_string()), memory, &kicks, interrupt)
-            .unwrap_err();
+        let saved = state(&saved.to_string());
+        let error = machine.restore(&mut device, &saved).unwrap_err();
         let gone = matches!(error, Error::Refused { .. } | Error::Disconnected { .. });
         assert!(gone, "{error}");
         assert_ne!(device.state(), State::Paused);

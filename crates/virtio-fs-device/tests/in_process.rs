@@ -133,9 +133,7 @@ fn a_driver_that_breaks_a_queue_is_told_and_heals_it_by_a_reset() {
     device.resume().unwrap();
     mount.getattr(NodeId::ROOT, None).unwrap();
     device.reset().unwrap();
-    mount.connection().reset().unwrap();
-    machine.start(&mut device);
-    mount.remount(&MountOptions::default()).unwrap();
+    machine.start_anew(&mut device, &mut mount);
     mount.use_queue(1);
     mount.getattr(NodeId::ROOT, None).unwrap();
 }
@@ -160,10 +158,7 @@ fn a_state_has_a_limit_in_both_directions() {
     let mut small = saving(&directory);
     small.state_limit = 16;
     let mut next = self::device(small);
-    let interrupt = machine.interrupts.clone();
-    let error = next
-        .restore(&saved, machine.memory.clone(), &machine.kicks(), interrupt)
-        .unwrap_err();
+    let error = machine.restore(&mut next, &saved).unwrap_err();
     assert!(matches!(error, Error::StateSize(16)), "{error}");
     assert_eq!(next.state(), State::New);
     drop(other);
@@ -182,13 +177,7 @@ fn a_state_that_cannot_be_leaves_a_device_that_works() {
     let damaged = serde_json::from_value(json).unwrap();
     let mut next = self::device(saving(&directory));
     let fresh = guest(&next);
-    let restored = next.restore(
-        &damaged,
-        machine.memory.clone(),
-        &machine.kicks(),
-        machine.interrupts.clone(),
-    );
-    restored.unwrap_err();
+    machine.restore(&mut next, &damaged).unwrap_err();
     assert_eq!(next.state(), State::New);
     let (mut mount, _machine) = fresh.start(&mut next);
     mount.getattr(NodeId::ROOT, None).unwrap();
@@ -206,18 +195,14 @@ fn a_log_outlives_a_reset() {
         pages
     };
     assert!(taken(&mut device) > 0);
-    mount.connection().reset().unwrap();
-    machine.start(&mut device);
-    mount.remount(&MountOptions::default()).unwrap();
+    machine.start_anew(&mut device, &mut mount);
     assert!(taken(&mut device) > 0);
     // One that begins while nobody uses the device.
     device.reset().unwrap();
     device.stop_dirty_log().unwrap();
     device.start_dirty_log().unwrap();
     assert_eq!(taken(&mut device), 0);
-    mount.connection().reset().unwrap();
-    machine.start(&mut device);
-    mount.remount(&MountOptions::default()).unwrap();
+    machine.start_anew(&mut device, &mut mount);
     assert!(taken(&mut device) > 0);
 }
 
@@ -346,9 +331,7 @@ fn a_filesystem_that_does_not_return_is_not_waited_for_for_ever() {
 
         filesystem.hold(false);
         let mut mount = waiting.join().unwrap();
-        mount.connection().reset().unwrap();
-        machine.start(&mut device);
-        mount.remount(&MountOptions::default()).unwrap();
+        machine.start_anew(&mut device, &mut mount);
         mount.getattr(NodeId::ROOT, None).unwrap();
     }
 }
@@ -441,7 +424,5 @@ fn a_filesystem_that_panics_at_a_reset_is_not_waited_for() {
         panicked: AtomicBool::new(false),
     })));
     device.reset().unwrap();
-    mount.connection().reset().unwrap();
-    machine.start(&mut device);
-    mount.remount(&MountOptions::default()).unwrap();
+    machine.start_anew(&mut device, &mut mount);
 }

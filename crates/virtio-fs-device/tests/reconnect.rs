@@ -89,9 +89,7 @@ fn a_driver_whose_daemon_died_is_told_to_reset() {
     eventually("there is a daemon", || device.status().connected);
     assert_eq!(device.state(), State::Failed);
     device.reset().unwrap();
-    mount.connection().reset().unwrap();
-    machine.start(&mut device);
-    mount.remount(&MountOptions::default()).unwrap();
+    machine.start_anew(&mut device, &mut mount);
     mount.getattr(NodeId::ROOT, None).unwrap();
     assert_eq!(machine.resets_needed(), 1);
 }

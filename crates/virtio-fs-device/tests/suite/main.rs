@@ -16,7 +16,7 @@ use plugged::Plugged;
 use served::*;
 use support::*;
 use virtio_fs_device::{Call, Error, State};
-use virtio_fs_guest::{Mount, MountOptions};
+use virtio_fs_guest::Mount;
 use vm_memory::GuestAddress;
 use watch::*;
 
@@ -140,9 +140,7 @@ fn the_next_driver_finds_a_clean_session() {
             }
             device.reset().unwrap();
             assert_eq!(device.state(), State::Reset);
-            mount.connection().reset().unwrap();
-            machine.start(&mut device);
-            mount.remount(&MountOptions::default()).unwrap();
+            machine.start_anew(&mut device, &mut mount);
             // What the last driver had open is not.
             mount
                 .read(entry.nodeid, open.fh, 0, &mut [0; 8])
@@ -227,10 +225,7 @@ fn a_guest_goes_on_in_another_process_with_its_open_files() {
         let next = served.again();
         let mut device = next.device();
         let saved = serde_json::from_str(&text).unwrap();
-        let interrupt = machine.interrupts.clone();
-        device
-            .restore(&saved, machine.memory.clone(), &machine.kicks(), interrupt)
-            .unwrap();
+        machine.restore(&mut device, &saved).unwrap();
         assert_eq!(device.state(), State::Paused);
         device.resume().unwrap();
         let mut read = vec![0; data.len()];
@@ -371,9 +366,7 @@ fn a_driver_that_breaks_a_queue_is_told_to_reset() {
         ));
         device.reset().unwrap();
         assert!(!device.status().needs_reset);
-        mount.connection().reset().unwrap();
-        machine.start(&mut device);
-        mount.remount(&MountOptions::default()).unwrap();
+        machine.start_anew(&mut device, &mut mount);
         mount.getattr(NodeId::ROOT, None).unwrap();
     }
 }

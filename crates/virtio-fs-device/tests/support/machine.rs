@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use virtio_fs_device::{Activation, Device, Event, Interrupt, QueueSetup, RingAddresses, State};
+use virtio_fs_device::{
+    Activation, Device, Error, Event, Interrupt, QueueSetup, RingAddresses, SavedState, State,
+};
 use virtio_fs_guest::{Connection, Mount, MountOptions, Options, QueueLayout};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
@@ -142,6 +144,23 @@ impl Machine {
         assert_eq!(device.state(), State::Negotiated);
         device.activate(self.activation()).unwrap();
         assert_eq!(device.state(), State::Active);
+    }
+
+    /// Does what a driver does after it reset the device.
+    pub(crate) fn start_anew(&self, device: &mut Device<Memory>, mount: &mut Mount) {
+        mount.connection().reset().unwrap();
+        self.start(device);
+        mount.remount(&MountOptions::default()).unwrap();
+    }
+
+    /// Has `device` go on as the one that was saved.
+    pub(crate) fn restore(
+        &self,
+        device: &mut Device<Memory>,
+        saved: &SavedState,
+    ) -> Result<(), Error> {
+        let interrupt = Arc::clone(&self.interrupts) as Arc<dyn Interrupt>;
+        device.restore(saved, Arc::clone(&self.memory), &self.kicks(), interrupt)
     }
 
     pub(crate) fn resets_needed(&self) -> usize {
