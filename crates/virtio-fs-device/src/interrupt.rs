@@ -4,8 +4,8 @@ use crate::Event;
 /// is active.
 ///
 /// Called from threads of the device, never with a lock of it held, and possibly while the VMM is
-/// in a call of the [`Device`](crate::Device)'s: an implementation must not call the device, nor
-/// wait for a lock that is held while it is called.
+/// in a call of the [`Device`](crate::Device)'s, or by that call itself: an implementation must not
+/// call the device, nor wait for a lock that is held while it is called.
 pub trait Interrupt: Send + Sync {
     /// Queue `index` has used buffers.
     fn signal_queue(&self, index: u16);

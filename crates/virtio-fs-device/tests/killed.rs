@@ -108,18 +108,29 @@ fn seen(place: &Place) -> usize {
     files.map(name).filter(seen).count()
 }
 
+/// A daemon that knows all that the last one did, and may take a while to start.
+fn options(place: &Place) -> VhostUser {
+    let mut options = VhostUser::new(place.socket());
+    options.recovery = Recovery::Resume;
+    options.timeouts.connect = LONG;
+    options
+}
+
+/// A device that is active, and a guest that has not mounted it.
+fn active(options: VhostUser, calls: Calls) -> (Device<Memory>, Guest) {
+    let mut device = Device::vhost_user(&DeviceConfig::default(), options).unwrap();
+    let guest = Guest::new(&device, calls);
+    guest.machine.start(&mut device);
+    (device, guest)
+}
+
 #[test]
 fn what_was_in_flight_is_answered_by_the_next_daemon() {
     const REQUESTS: usize = 7;
     for calls in [Calls::Direct, Calls::Relayed] {
         let place = Place::new();
         let first = Process::start(&place, true);
-        let mut options = VhostUser::new(place.socket());
-        options.recovery = Recovery::Resume;
-        options.timeouts.connect = LONG;
-        let mut device = Device::<Memory>::vhost_user(&DeviceConfig::default(), options).unwrap();
-        let mut guest = Guest::new(&device, calls);
-        guest.machine.start(&mut device);
+        let (device, mut guest) = active(options(&place), calls);
         let queues = guest.connection.request_queues();
         let access = Operation::Access(AccessIn::default());
         for number in 0..REQUESTS {
@@ -153,12 +164,7 @@ fn no_request_is_lost_however_often_the_daemon_is_killed() {
     const KILLS: usize = 12;
     let place = Place::new();
     let mut daemon = Some(Process::start(&place, false));
-    let mut options = VhostUser::new(place.socket());
-    options.recovery = Recovery::Resume;
-    options.timeouts.connect = LONG;
-    let mut device = Device::<Memory>::vhost_user(&DeviceConfig::default(), options).unwrap();
-    let mut guest = Guest::new(&device, Calls::Direct);
-    guest.machine.start(&mut device);
+    let (mut device, mut guest) = active(options(&place), Calls::Direct);
     let done = AtomicBool::new(false);
     let served = AtomicUsize::new(0);
     std::thread::scope(|scope| {
@@ -211,12 +217,7 @@ fn no_request_is_lost_however_often_the_daemon_is_killed() {
 fn a_device_with_requests_in_a_dead_daemon_is_not_saved_without_them() {
     let place = Place::new();
     let first = Process::start(&place, true);
-    let mut options = VhostUser::new(place.socket());
-    options.recovery = Recovery::Resume;
-    options.timeouts.connect = LONG;
-    let mut device = Device::<Memory>::vhost_user(&DeviceConfig::default(), options).unwrap();
-    let mut guest = Guest::new(&device, Calls::Direct);
-    guest.machine.start(&mut device);
+    let (mut device, mut guest) = active(options(&place), Calls::Direct);
     let queue = &mut guest.connection.request_queues()[0];
     let access = Operation::Access(AccessIn::default());
     queue.submit(NodeId::ROOT, access, Payload::None).unwrap();
@@ -242,13 +243,9 @@ fn a_device_with_requests_in_a_dead_daemon_is_not_saved_without_them() {
 fn a_pause_does_not_wait_for_ever_for_what_is_in_flight() {
     let place = Place::new();
     let first = Process::start(&place, true);
-    let mut options = VhostUser::new(place.socket());
-    options.recovery = Recovery::Resume;
-    options.timeouts.connect = LONG;
+    let mut options = options(&place);
     options.timeouts.stop = Duration::from_millis(100);
-    let mut device = Device::<Memory>::vhost_user(&DeviceConfig::default(), options).unwrap();
-    let mut guest = Guest::new(&device, Calls::Direct);
-    guest.machine.start(&mut device);
+    let (mut device, mut guest) = active(options, Calls::Direct);
     let queue = &mut guest.connection.request_queues()[0];
     let access = Operation::Access(AccessIn::default());
     queue.submit(NodeId::ROOT, access, Payload::None).unwrap();
