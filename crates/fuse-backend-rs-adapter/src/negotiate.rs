@@ -11,8 +11,9 @@ const OF_THE_SESSION: InitFlags = InitFlags::BIG_WRITES
     .union(InitFlags::INIT_EXT);
 
 /// What it is never offered: with ATOMIC_O_TRUNC, a Linux guest asks to truncate before it has checked
-/// that it may, and programs that are running lose their text (ETXTBSY).
-const WITHHELD: FsOptions = FsOptions::ATOMIC_O_TRUNC;
+/// that it may, and programs that are running lose their text (ETXTBSY); and nothing is mapped into a
+/// DAX window.
+const WITHHELD: FsOptions = FsOptions::ATOMIC_O_TRUNC.union(FsOptions::MAP_ALIGNMENT);
 
 /// Lets `fs` choose among what is offered. The bits have the same places on both sides, those of
 /// the protocol.

@@ -1,7 +1,9 @@
+use std::os::fd::BorrowedFd;
+
 use fuse_wire::abi::{
     AccessIn, CopyFileRangeIn, CreateIn, FallocateIn, FileLock, FlushIn, FsyncIn, IoctlIn,
     IoctlOut, Kstatfs, LkIn, LseekIn, MkdirIn, MknodIn, OpenIn, PollIn, ReadIn, ReleaseIn,
-    SetattrIn, StatxIn, WriteIn,
+    SetattrIn, SetupmappingIn, StatxIn, WriteIn,
 };
 use fuse_wire::flags::{RenameFlags, SetxattrFlags};
 use fuse_wire::{DirentWriter, Errno, Handle, Name, NodeId, SymlinkTarget, XattrName};
@@ -515,6 +517,28 @@ pub trait FileSystem: Send + Sync {
     /// ENOSYS where there is no device.
     fn bmap(&self, cx: &Context<'_>, node: NodeId, block: u64, blocksize: u32) -> Result<u64> {
         let _ = (cx, node, block, blocksize);
+        Err(Errno::ENOSYS.into())
+    }
+
+    /// Calls `map` with the file from which a part of `node` is mapped into the DAX window, open for
+    /// what `args.flags` asks: for reading, and for writing where those contain WRITE. Where
+    /// `args.fh` is [`Handle::NONE`], as Linux has it, the inode is meant and no open file. Only
+    /// called where waiting is allowed and MAP_ALIGNMENT was agreed on, which is only offered where
+    /// there is a [`DaxWindow`](crate::DaxWindow).
+    ///
+    /// The guest sees and changes the file from then on without asking, until it has the mapping
+    /// removed: the filesystem is not told.
+    ///
+    /// # Errors
+    /// EACCES for what `args.fh` was not opened for, as mmap(2); or that of `map`.
+    fn setup_mapping(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+        args: &SetupmappingIn,
+        map: &mut dyn FnMut(BorrowedFd<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let _ = (cx, node, args, map);
         Err(Errno::ENOSYS.into())
     }
 

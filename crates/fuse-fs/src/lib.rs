@@ -149,6 +149,7 @@ mod serve;
 mod session;
 mod state;
 mod types;
+mod window;
 
 pub use context::Context;
 pub use error::{Error, Result};
@@ -161,6 +162,7 @@ pub use serve::{Blocking, Outcome, REPLY_BUFFER, Serve};
 pub use session::{Access, Session, SessionConfig, SessionStats};
 pub use state::{State, StateForm, StateReader, StateWriter};
 pub use types::{Attributes, Entry, Negotiation, Opened, StatxAttributes};
+pub use window::{DaxWindow, Mapping};
 
 pub use fuse_wire::abi;
 pub use fuse_wire::flags;

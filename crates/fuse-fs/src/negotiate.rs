@@ -33,6 +33,7 @@ const ON_REQUEST: InitFlags = InitFlags::POSIX_LOCKS
     .union(InitFlags::CACHE_SYMLINKS)
     .union(InitFlags::NO_OPENDIR_SUPPORT)
     .union(InitFlags::EXPLICIT_INVAL_DATA)
+    .union(InitFlags::MAP_ALIGNMENT)
     .union(InitFlags::SUBMOUNTS)
     .union(InitFlags::HANDLE_KILLPRIV_V2)
     .union(InitFlags::SECURITY_CTX)
@@ -42,8 +43,8 @@ const ON_REQUEST: InitFlags = InitFlags::POSIX_LOCKS
     .union(InitFlags::NO_EXPORT_SUPPORT)
     .union(InitFlags::ALLOW_IDMAP);
 
-/// All that can be agreed on. What is missing needs a DAX window, fields of the reply that are not
-/// filled in, or a `/dev/fuse` of one's own.
+/// All that can be agreed on. What is missing needs fields of the reply that are not filled in, or a
+/// `/dev/fuse` of one's own.
 pub(crate) const SUPPORTED: InitFlags = ENABLED.union(ON_REQUEST);
 
 /// The high word of the flags, which only [`InitFlags::INIT_EXT`] makes count.
@@ -55,6 +56,15 @@ const DEFAULT_MAX_PAGES: u32 = 32;
 
 /// Granularity of timestamps of a second, the coarsest, in nanoseconds.
 const COARSEST_TIME_GRAN: u32 = 1_000_000_000;
+
+/// What a session can carry.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Of [`SUPPORTED`].
+    pub(crate) flags: InitFlags,
+    /// Most bytes of data in a WRITE.
+    pub(crate) max_write: u32,
+}
 
 /// Whether a session can begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,19 +99,19 @@ pub(crate) fn our_version() -> InitOut {
 }
 
 /// What the filesystem is asked about.
-pub(crate) fn propose(init: &InitIn, max_write: u32) -> Negotiation {
+pub(crate) fn propose(init: &InitIn, limits: Limits) -> Negotiation {
     let mut negotiation = Negotiation::new(init, ENABLED);
-    negotiation.offered &= SUPPORTED;
-    negotiation.max_write = max_write;
-    negotiation.max_readahead = init.max_readahead.min(max_write);
+    negotiation.offered &= limits.flags;
+    negotiation.max_write = limits.max_write;
+    negotiation.max_readahead = init.max_readahead.min(limits.max_write);
     negotiation
 }
 
 /// Brings what the filesystem wants back to what `init` offered and the session allows, and words
 /// the reply.
-pub(crate) fn settle(init: &InitIn, wanted: &Negotiation, max_write: u32) -> (Agreement, InitOut) {
-    let flags = settle_flags(init.offered(), wanted.enabled);
-    let max_pages = max_pages(flags, wanted.max_write.min(max_write));
+pub(crate) fn settle(init: &InitIn, wanted: &Negotiation, limits: Limits) -> (Agreement, InitOut) {
+    let flags = settle_flags(init.offered() & limits.flags, wanted.enabled);
+    let max_pages = max_pages(flags, wanted.max_write.min(limits.max_write));
     let agreement = Agreement { flags, max_pages };
     let max_write = agreement.max_write();
     let (low, high) = flags.halves();
@@ -113,6 +123,11 @@ pub(crate) fn settle(init: &InitIn, wanted: &Negotiation, max_write: u32) -> (Ag
         congestion_threshold: wanted.congestion_threshold.min(wanted.max_background),
         max_write,
         time_gran: wanted.time_gran.clamp(1, COARSEST_TIME_GRAN),
+        map_alignment: if flags.contains(InitFlags::MAP_ALIGNMENT) {
+            map_alignment()
+        } else {
+            0
+        },
         max_pages: if flags.contains(InitFlags::MAX_PAGES) {
             max_pages
         } else {
@@ -123,8 +138,14 @@ pub(crate) fn settle(init: &InitIn, wanted: &Negotiation, max_write: u32) -> (Ag
     (agreement, reply)
 }
 
+/// Of what is mapped, as a power of two: a page of this host.
+fn map_alignment() -> u16 {
+    let bits = rustix::param::page_size().trailing_zeros();
+    u16::try_from(bits).unwrap_or(u16::MAX)
+}
+
 fn settle_flags(offered: InitFlags, wanted: InitFlags) -> InitFlags {
-    let flags = wanted & offered & SUPPORTED;
+    let flags = wanted & offered;
     if flags.contains(InitFlags::INIT_EXT) {
         flags
     } else {

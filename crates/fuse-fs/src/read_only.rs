@@ -1,7 +1,9 @@
+use std::os::fd::BorrowedFd;
+
 use fuse_wire::abi::{
     AccessIn, CopyFileRangeIn, CreateIn, FallocateIn, FileLock, FlushIn, FsyncIn, IoctlIn,
     IoctlOut, Kstatfs, LkIn, LseekIn, MkdirIn, MknodIn, OpenIn, PollIn, ReadIn, ReleaseIn,
-    SetattrIn, StatxIn, WriteIn,
+    SetattrIn, SetupmappingIn, StatxIn, WriteIn,
 };
 use fuse_wire::flags::{RenameFlags, SetxattrFlags};
 use fuse_wire::{
@@ -164,6 +166,17 @@ impl<F: FileSystem> FileSystem for ReadOnly<F> {
     ) -> Result<(IoctlOut, usize)> {
         check(&Operation::Ioctl { args: *args, data })?;
         self.inner.ioctl(cx, node, args, data, buffer)
+    }
+
+    fn setup_mapping(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+        args: &SetupmappingIn,
+        map: &mut dyn FnMut(BorrowedFd<'_>) -> Result<()>,
+    ) -> Result<()> {
+        check(&Operation::SetupMapping(*args))?;
+        self.inner.setup_mapping(cx, node, args, map)
     }
 
     fn interrupt(&self, unique: u64) {

@@ -46,3 +46,8 @@ impl NodeId {
 )]
 #[repr(transparent)]
 pub struct Handle(pub u64);
+
+impl Handle {
+    /// No open file: in SETUPMAPPING, the inode is meant.
+    pub const NONE: Self = Self(u64::MAX);
+}

@@ -6,6 +6,7 @@
 mod data;
 mod dir;
 mod failure;
+mod mapping;
 mod node;
 mod open;
 mod room;
@@ -20,7 +21,7 @@ use fuse_wire::abi::{
 use fuse_wire::{Errno, Operation, Reply, ReplyForm};
 
 use crate::session::Agreement;
-use crate::{Context, Entry, FileSystem, NodeId, Outcome, PayloadSource, Result};
+use crate::{Context, DaxWindow, Entry, FileSystem, NodeId, Outcome, PayloadSource, Result};
 
 /// A reply that lies ready, or why there is none.
 pub(crate) type Answer = std::result::Result<Outcome, Failure>;
@@ -32,6 +33,8 @@ pub(crate) struct Call<'a, F> {
     /// The inode to act on.
     pub(crate) node: NodeId,
     pub(crate) agreement: Agreement,
+    /// Where files can be mapped, if anywhere.
+    pub(crate) window: Option<&'a dyn DaxWindow>,
 }
 
 /// Least bytes of body that a reply of `form` has. Where the guest leaves less room, the filesystem
@@ -139,8 +142,8 @@ pub(crate) fn dispatch<F: FileSystem>(
         Operation::ListXattr(args) => node::listxattr(call, args, room),
         Operation::RemoveXattr { name } => done(fs.removexattr(cx, node, *name), room),
 
-        // There is no DAX window to map into.
-        Operation::SetupMapping(_) | Operation::RemoveMapping(_) => Err(Errno::ENOSYS.into()),
+        Operation::SetupMapping(args) => mapping::setup(call, args, room),
+        Operation::RemoveMapping(ranges) => mapping::remove(call, *ranges, room),
         // The session deals with these itself.
         Operation::Init(_)
         | Operation::Destroy

@@ -26,6 +26,7 @@ pub(super) fn lookup<F: FileSystem>(
         ref cx,
         node,
         agreement,
+        ..
     } = call;
     let exported = agreement.flags.contains(InitFlags::EXPORT_SUPPORT);
     let found = match name {

@@ -1,11 +1,12 @@
 //! The operations: each finds out whose it is, translates what goes in and what comes out.
 
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering;
 
 use fuse_wire::abi::{
     AccessIn, CopyFileRangeIn, CreateIn, EntryOut, FallocateIn, FileLock, FlushIn, FsyncIn,
     IoctlIn, IoctlOut, Kstatfs, LkIn, LseekIn, MkdirIn, MknodIn, OpenIn, PollIn, ReadIn, ReleaseIn,
-    SetattrIn, StatxIn, WriteIn,
+    SetattrIn, SetupmappingIn, StatxIn, WriteIn,
 };
 use fuse_wire::flags::{
     AttrFlags, GetattrFlags, InitFlags, RenameFlags, SetattrValid, SetxattrFlags,
@@ -104,7 +105,7 @@ macro_rules! with_handle {
 }
 
 with_handle! {
-    ReadIn WriteIn FlushIn FsyncIn LseekIn FallocateIn LkIn IoctlIn PollIn ReleaseIn
+    ReadIn WriteIn FlushIn FsyncIn LseekIn FallocateIn LkIn IoctlIn PollIn ReleaseIn SetupmappingIn
 }
 
 impl FileSystem for Exports {
@@ -377,6 +378,24 @@ impl FileSystem for Exports {
             Err(Error::Errno(Errno::ENOSYS)) => Ok(args.events & ALWAYS_READY),
             other => other,
         }
+    }
+
+    fn setup_mapping(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+        args: &SetupmappingIn,
+        map: &mut dyn FnMut(BorrowedFd<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let (fs, node, fh) = match args.fh {
+            Handle::NONE => {
+                let (fs, node) = self.target(node)?;
+                (fs, node, Handle::NONE)
+            }
+            fh => self.open_target(node, fh)?,
+        };
+        let args = args.clone_with_handle(fh);
+        unless_missing(fs.setup_mapping(cx, node, &args, map), Errno::EOPNOTSUPP)
     }
 
     fn interrupt(&self, unique: u64) {

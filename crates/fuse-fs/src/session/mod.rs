@@ -9,7 +9,7 @@ pub(crate) use agreement::{Agreement, PAGE};
 pub use config::{Access, SessionConfig};
 pub use stats::SessionStats;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fuse_wire::abi::InitIn;
 use fuse_wire::flags::InitFlags;
@@ -19,9 +19,10 @@ use self::agreement::AgreementCell;
 use self::saved::Offer;
 use self::stats::Counters;
 use crate::dispatch::{Answer, Call, Failure, Room, dispatch, least_body};
-use crate::negotiate::{self, Version};
+use crate::negotiate::{self, Limits, Version};
 use crate::{
-    Blocking, Context, Error, FileSystem, Outcome, PayloadSink, PayloadSource, Serve, State, policy,
+    Blocking, Context, DaxWindow, Error, FileSystem, Outcome, PayloadSink, PayloadSource, Serve,
+    State, policy,
 };
 
 /// Serves a [`FileSystem`] to one guest.
@@ -57,7 +58,8 @@ use crate::{
 /// | BIG_WRITES, MAX_PAGES, INIT_EXT, SETXATTR_EXT | yes: forms of messages, which the session handles |
 /// | AUTO_INVAL_DATA | yes, unless the filesystem removes it: the guest drops pages of files that changed |
 /// | POSIX_LOCKS, FLOCK_LOCKS, ATOMIC_O_TRUNC, EXPORT_SUPPORT, NO_EXPORT_SUPPORT, DONT_MASK, HAS_IOCTL_DIR, DO_READDIRPLUS, READDIRPLUS_AUTO, WRITEBACK_CACHE, NO_OPEN_SUPPORT, NO_OPENDIR_SUPPORT, HANDLE_KILLPRIV, HANDLE_KILLPRIV_V2, POSIX_ACL, CACHE_SYMLINKS, EXPLICIT_INVAL_DATA, SUBMOUNTS, SECURITY_CTX, CREATE_SUPP_GROUP, HAS_EXPIRE_ONLY, DIRECT_IO_ALLOW_MMAP, ALLOW_IDMAP | if the filesystem asks for it ([`Negotiation::enable`](crate::Negotiation::enable)) |
-/// | MAP_ALIGNMENT, HAS_INODE_DAX | no: there is no DAX window |
+/// | MAP_ALIGNMENT | where there is a [`DaxWindow`], if the filesystem asks for it |
+/// | HAS_INODE_DAX | no: all files are mapped (`-o dax=always`), or none |
 /// | SPLICE_*, ABORT_ERROR, PASSTHROUGH, HAS_RESEND, OVER_IO_URING, REQUEST_TIMEOUT | no: of `/dev/fuse` only, or not spoken |
 #[derive(Debug)]
 pub struct Session<F> {
@@ -67,6 +69,7 @@ pub struct Session<F> {
     /// Held while the session begins or ends: what the guest said when it began.
     lifecycle: Mutex<Offer>,
     counters: Counters,
+    window: Option<Arc<dyn DaxWindow>>,
 }
 
 impl<F: FileSystem> Session<F> {
@@ -85,7 +88,15 @@ impl<F: FileSystem> Session<F> {
             agreement: AgreementCell::default(),
             lifecycle: Mutex::default(),
             counters: Counters::default(),
+            window: None,
         }
+    }
+
+    /// Has the guest map files into `window`, where the filesystem agrees to that (MAP_ALIGNMENT).
+    #[must_use]
+    pub fn with_window(mut self, window: Arc<dyn DaxWindow>) -> Self {
+        self.window = Some(window);
+        self
     }
 
     /// The filesystem.
@@ -301,6 +312,7 @@ impl<F: FileSystem> Session<F> {
             },
             node: header.nodeid,
             agreement,
+            window: self.window.as_deref(),
         }
     }
 
@@ -332,9 +344,10 @@ impl<F: FileSystem> Session<F> {
         if negotiate::check_version(init)? == Version::NewerMajor {
             return room.reply(&Reply::Init(negotiate::our_version()));
         }
-        let mut negotiation = negotiate::propose(init, self.config.max_write);
+        let limits = self.limits();
+        let mut negotiation = negotiate::propose(init, limits);
         self.fs.init(&mut negotiation)?;
-        let (agreement, reply) = negotiate::settle(init, &negotiation, self.config.max_write);
+        let (agreement, reply) = negotiate::settle(init, &negotiation, limits);
         tracing::debug!(minor = init.minor, ?agreement, "session begins");
         *turn = Offer {
             minor: init.minor,
@@ -344,10 +357,25 @@ impl<F: FileSystem> Session<F> {
         room.reply(&Reply::Init(reply))
     }
 
+    /// What it can carry now.
+    fn limits(&self) -> Limits {
+        let has_window = self.window.as_ref().is_some_and(|window| window.size() > 0);
+        Limits {
+            flags: match has_window {
+                true => negotiate::SUPPORTED,
+                false => negotiate::SUPPORTED.difference(InitFlags::MAP_ALIGNMENT),
+            },
+            max_write: self.config.max_write,
+        }
+    }
+
     /// Ends the session, if there is one. Whoever calls this has the turn.
     fn end(&self) {
         if self.agreement.end().is_some() {
             tracing::debug!("session ends");
+            if let Some(window) = &self.window {
+                window.clear();
+            }
             self.fs.destroy();
         }
     }

@@ -89,11 +89,12 @@ impl<F: FileSystem> State for Session<F> {
         let agreement = saved.agreement()?;
         let state = self.filesystem_state()?;
         let init = saved.init();
-        let mut negotiation = negotiate::propose(&init, self.config.max_write);
+        let limits = self.limits();
+        let mut negotiation = negotiate::propose(&init, limits);
         self.fs
             .init(&mut negotiation)
             .map_err(|error| invalid(format!("the filesystem refuses the session: {error}")))?;
-        let (here, _) = negotiate::settle(&init, &negotiation, self.config.max_write);
+        let (here, _) = negotiate::settle(&init, &negotiation, limits);
         let loaded = check_same(agreement, here).and_then(|()| state.load(&mut from));
         if let Err(error) = loaded {
             self.fs.destroy();
