@@ -1,11 +1,12 @@
 //! [`FileSystem`], each method of which leads to the file about it.
 
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering;
 
 use fuse_fs::abi::{
     AccessIn, CopyFileRangeIn, CreateIn, FallocateIn, FileLock, FlushIn, FsyncIn, IoctlIn,
     IoctlOut, Kstatfs, LkIn, LseekIn, MkdirIn, MknodIn, OpenIn, ReadIn, ReleaseIn, SetattrIn,
-    StatxIn, WriteIn,
+    SetupmappingIn, StatxIn, WriteIn,
 };
 use fuse_fs::flags::{InitFlags, RenameFlags, SetxattrFlags};
 use fuse_fs::{
@@ -21,6 +22,7 @@ impl FileSystem for PassthroughFs {
         // Not ATOMIC_O_TRUNC: with that, O_TRUNC comes before the guest's kernel has seen that it
         // may not truncate, and a program that runs would lose its text to an open that fails.
         negotiation.enable(InitFlags::HAS_IOCTL_DIR);
+        negotiation.enable(InitFlags::MAP_ALIGNMENT);
         self.negotiate_extras(negotiation);
         negotiation.enable(InitFlags::CREATE_SUPP_GROUP);
         let submounts = self.announce_submounts && negotiation.enable(InitFlags::SUBMOUNTS);
@@ -282,6 +284,16 @@ impl FileSystem for PassthroughFs {
 
     fn setlk(&self, cx: &Context<'_>, node: NodeId, args: &LkIn, wait: bool) -> Result<()> {
         self.do_setlk(cx, node, args, wait)
+    }
+
+    fn setup_mapping(
+        &self,
+        cx: &Context<'_>,
+        node: NodeId,
+        args: &SetupmappingIn,
+        map: &mut dyn FnMut(BorrowedFd<'_>) -> Result<()>,
+    ) -> Result<()> {
+        self.do_setup_mapping(cx, node, args, map)
     }
 
     fn interrupt(&self, unique: u64) {

@@ -220,9 +220,18 @@
 //! interrupts no request: a process that waits for a lock cannot be killed in a guest until it has it,
 //! or the wait is cancelled ([`FileSystem::cancel_waits`](fuse_fs::FileSystem::cancel_waits)).
 //!
+//! # Mapped files
+//!
+//! With a DAX window, a part of a regular file is mapped as it would be opened, or as the handle was
+//! that the guest names. What the guest does there the host does not see, but for the times of the file:
+//! not to whom it belongs, whether SUID and SGID are to be cleared, or whether it is a lease or a lock
+//! that is in the way; a guest's kernel sees to the first two before it writes. A file that is cut short
+//! on the host, or by another guest, takes its memory from the guest: who touches it there gets a
+//! SIGBUS, or what its VMM makes of the fault.
+//!
 //! # What is missing
 //!
-//! There are no DAX and no export by NFS. Directories, symbolic links and special files have no
+//! There is no export by NFS. Directories, symbolic links and special files have no
 //! descriptor when they are made: they are looked up by name right after, and if the host replaces
 //! one at that moment the guest is told of its replacement.
 
@@ -266,6 +275,7 @@ mod last_open;
 mod locks;
 mod lookup;
 mod lost_handles;
+mod mapping;
 mod migration;
 mod name_hints;
 mod namespace;
