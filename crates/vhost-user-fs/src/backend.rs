@@ -8,7 +8,7 @@ use virtio_fs_queue::{Counts, Polling, Pool};
 use crate::device::{Device, DeviceQueue};
 use crate::front_end::Service;
 use crate::session::Session;
-use crate::{QueueAffinity, Tag};
+use crate::{DaxWindow, QueueAffinity, Tag};
 
 /// Most request queues.
 pub const MAX_REQUEST_QUEUES: u16 = 63;
@@ -58,6 +58,7 @@ pub enum ConfigError {
 #[derive(Clone)]
 pub struct Backend {
     device: Arc<Device>,
+    window: Option<Arc<DaxWindow>>,
 }
 
 impl Backend {
@@ -91,7 +92,15 @@ impl Backend {
                     }))
                     .collect(),
             }),
+            window: None,
         })
+    }
+
+    /// Offers `window` to front-ends, for the session that was given it.
+    #[must_use]
+    pub fn with_window(mut self, window: Arc<DaxWindow>) -> Self {
+        self.window = Some(window);
+        self
     }
 
     /// What was counted on each queue so far, hiprio first.
@@ -106,7 +115,7 @@ impl Service for Backend {
     type Handler = Session;
 
     fn handler(&self) -> Session {
-        Session::new(Arc::clone(&self.device))
+        Session::new(Arc::clone(&self.device), self.window.clone())
     }
 }
 
@@ -115,6 +124,7 @@ impl fmt::Debug for Backend {
         f.debug_struct("Backend")
             .field("queues", &self.device.queues.len())
             .field("config_space", &self.device.config_space)
+            .field("window", &self.window)
             .finish_non_exhaustive()
     }
 }

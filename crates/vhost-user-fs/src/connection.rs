@@ -203,8 +203,10 @@ impl<H: Handler> Connection<H> {
         }
         let (_, files) = self.receive(coming)?;
         let [socket] = <[File; 1]>::try_from(files).map_err(|_| VhostUserError::InvalidMessage)?;
-        event::seal(&socket).map_err(ConnectionError::Channel)?;
         let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        if !session.asks() {
+            event::seal(&socket).map_err(ConnectionError::Channel)?;
+        }
         let result = session.set_channel(socket);
         let acknowledges = session.acknowledges();
         self.answer(coming, acknowledges, result)

@@ -32,9 +32,15 @@ pub trait Handler: VhostUserBackendReqHandlerMut {
     /// Whether REPLY_ACK was agreed on: the front-end can ask for the result of any message.
     fn acknowledges(&self) -> bool;
 
-    /// `VHOST_USER_SET_BACKEND_REQ_FD`. What arrives at the socket is never read: it was shut down for
-    /// that, as descriptors that are on the way there could hold the front-end's end of the
-    /// connection, and nobody would see that it is gone.
+    /// Whether anything is asked over the channel of [`set_channel`](Self::set_channel), so that
+    /// answers may arrive there.
+    fn asks(&self) -> bool {
+        false
+    }
+
+    /// `VHOST_USER_SET_BACKEND_REQ_FD`. What arrives at the socket is not read, unless
+    /// [`asks`](Self::asks) says so: it was shut down for that, as descriptors that are on the way
+    /// there could hold the front-end's end of the connection, and nobody would see that it is gone.
     ///
     /// # Errors
     /// BACKEND_REQ was not agreed on.

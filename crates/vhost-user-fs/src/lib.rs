@@ -11,13 +11,12 @@
 //! # The device
 //! Virtio device 26 (virtio 1.x, section 5.11). Queue 0 is hiprio, the others are request queues;
 //! each that a front-end uses has a thread of its own, from when it is started until it is stopped.
-//! Offered are VERSION_1, EVENT_IDX and INDIRECT_DESC; there is no notification queue and no DAX
-//! window.
+//! Offered are VERSION_1, EVENT_IDX and INDIRECT_DESC; there is no notification queue.
 //!
 //! Protocol features: MQ, REPLY_ACK, CONFIGURE_MEM_SLOTS, RESET_DEVICE, INFLIGHT_SHMFD, LOG_SHMFD,
-//! DEVICE_STATE, and CONFIG and BACKEND_REQ where the device has a [`Tag`]; without one the front-end
-//! names it. A ring without a kick event is polled, every millisecond; a front-end that wants to know
-//! is told of a ring that its driver broke.
+//! DEVICE_STATE, CONFIG and BACKEND_REQ where the device has a [`Tag`] (without one the front-end
+//! names it), SHMEM and BACKEND_REQ where it has a DAX window. A ring without a kick event is polled,
+//! every millisecond; a front-end that wants to know is told of a ring that its driver broke.
 //!
 //! With INFLIGHT_SHMFD, a front-end keeps a record of what is in flight. When this process dies, the
 //! next one answers what it had not: each request is answered once, though it may be done twice. What
@@ -34,12 +33,19 @@
 //!
 //! # The front-end
 //! A *kick* is an eventfd; a *call* and an *err* are eventfds, or sockets of which only the half that
-//! signals stays open. Anything else is refused: what is held for a front-end must not hold the other
-//! end of its connection, or nobody would see that it is gone.
+//! signals stays open; so is the back-end channel, unless it is used for a DAX window. Anything else is
+//! refused: what is held for a front-end must not hold the other end of its connection, or nobody would
+//! see that it is gone.
 //!
 //! A front-end that fills up a *call* which is not in non-blocking mode, and does so just when it is
 //! to be signalled, has the threads wait which serve its own queue. They go on when that queue is
 //! stopped, when it has another *call* and when the connection ends.
+//!
+//! With SHMEM, offered where the device has a [`DaxWindow`], the front-end is asked over its back-end
+//! channel to map parts of files for the guest. It needs REPLY_ACK for that, and five seconds at most
+//! for each; one that is slower, or gives another answer, is asked for nothing any more. What it has
+//! mapped it shares with this process and everybody else who has the file: a file that is cut short on
+//! the host takes its memory from the guest, which its VMM sees as a fault (SIGBUS).
 //!
 //! A ring that is not in the guest's memory is not served; it goes on where it was when that memory is
 //! there again.
@@ -77,8 +83,10 @@ mod patience;
 mod session;
 mod transfer;
 mod vring;
+mod window;
 
 pub use backend::{Backend, BackendConfig, ConfigError, MAX_REQUEST_QUEUES};
 pub use daemon::{Daemon, DaemonError, StopHandle};
 pub use virtio_fs_config::{Tag, TagError};
 pub use virtio_fs_queue::{AffinityError, QueueAffinity};
+pub use window::{DaxWindow, DaxWindowError};

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use vhost::VhostUserMemoryRegionBase;
@@ -25,6 +26,7 @@ use crate::inflight::Inflight;
 use crate::memory::{Change, MAX_REGIONS, MemoryError, MemoryTable};
 use crate::transfer::{Transfer, TransferError};
 use crate::vring::{Areas, Surroundings, Vring};
+use crate::window::DaxWindow;
 
 /// `VHOST_USER_CONFIG_SIZE`, the most of the config space that a message carries.
 const MAX_CONFIG: u32 = 256;
@@ -50,6 +52,8 @@ pub struct Session {
     inflight: Option<Inflight>,
     /// Where the front-end would be asked for something; to be kept open.
     channel: Option<File>,
+    /// The DAX window of the device, if it has one.
+    window: Option<Arc<DaxWindow>>,
 }
 
 /// Why a message is refused.
@@ -90,7 +94,7 @@ const fn not_offered<T>() -> VhostUserResult<T> {
 }
 
 impl Session {
-    pub(crate) fn new(device: Arc<Device>) -> Self {
+    pub(crate) fn new(device: Arc<Device>, window: Option<Arc<DaxWindow>>) -> Self {
         Self {
             features: 0,
             protocol_features: 0,
@@ -102,7 +106,17 @@ impl Session {
             device,
             inflight: None,
             channel: None,
+            window,
         }
+    }
+
+    /// The protocol features that there are.
+    fn offered(&self) -> VhostUserProtocolFeatures {
+        let mut features = self.device.protocol_features();
+        if self.window.is_some() {
+            features |= VhostUserProtocolFeatures::BACKEND_REQ | VhostUserProtocolFeatures::SHMEM;
+        }
+        features
     }
 
     fn vring(&mut self, index: u32) -> Result<&mut Vring, Refusal> {
@@ -207,6 +221,10 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
+        // Before those who wait for an answer are waited for.
+        if let Some(window) = &self.window {
+            window.detach();
+        }
         for vring in &mut self.vrings {
             vring.stop();
         }
@@ -220,11 +238,19 @@ impl Handler for Session {
         self.protocol_features & VhostUserProtocolFeatures::REPLY_ACK.bits() != 0
     }
 
+    fn asks(&self) -> bool {
+        let needed = VhostUserProtocolFeatures::SHMEM | VhostUserProtocolFeatures::REPLY_ACK;
+        self.window.is_some() && self.protocol_features & needed.bits() == needed.bits()
+    }
+
     fn set_channel(&mut self, socket: File) -> VhostUserResult<()> {
         if self.protocol_features & VhostUserProtocolFeatures::BACKEND_REQ.bits() == 0 {
             return not_offered();
         }
-        self.channel = Some(socket);
+        match &self.window {
+            Some(window) if self.asks() => window.attach(OwnedFd::from(socket).into()),
+            _ => self.channel = Some(socket),
+        }
         Ok(())
     }
 }
@@ -276,11 +302,11 @@ impl VhostUserBackendReqHandlerMut for Session {
     }
 
     fn get_protocol_features(&mut self) -> VhostUserResult<VhostUserProtocolFeatures> {
-        Ok(self.device.protocol_features())
+        Ok(self.offered())
     }
 
     fn set_protocol_features(&mut self, features: u64) -> VhostUserResult<()> {
-        let offered = self.device.protocol_features().bits();
+        let offered = self.offered().bits();
         if features & !offered != 0 {
             return Err(Refusal::Features(features & !offered).into());
         }
@@ -464,7 +490,10 @@ impl VhostUserBackendReqHandlerMut for Session {
     }
 
     fn get_shmem_config(&mut self) -> VhostUserResult<VhostUserShMemConfig> {
-        not_offered()
+        match &self.window {
+            Some(window) => Ok(VhostUserShMemConfig::new(1, &[window.offered()])),
+            None => not_offered(),
+        }
     }
 
     fn set_log_base(&mut self, log: &VhostUserLog, file: File) -> VhostUserResult<()> {
