@@ -13,6 +13,7 @@ pub mod mount;
 pub mod relay;
 pub mod share;
 mod signals;
+mod size;
 mod socket;
 mod sys;
 pub mod virtiofsd;

@@ -8,16 +8,21 @@ mod machine;
 mod support;
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::sync::Arc;
 
-use fuse_wire::NodeId;
+use fuse_wire::abi::SetupmappingIn;
+use fuse_wire::flags::{InitFlags, MappingFlags};
+use fuse_wire::{Handle, NodeId, Operation};
 use machine::*;
 use support::Program;
 use tempfile::TempDir;
-use virtio_fs_device::{DIRTY_PAGE, Device, DeviceConfig, Error, SavedState, State, VhostUser};
-use virtio_fs_guest::{MountOptions, Options};
+use virtio_fs_device::{
+    DIRTY_PAGE, Device, DeviceConfig, Error, ReservedWindow, SavedState, State, VhostUser, Window,
+};
+use virtio_fs_guest::{MountOptions, Options, Payload};
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestRegionMmap};
 
 const O_RDWR: u32 = 2;
@@ -47,6 +52,10 @@ impl Share {
     }
 
     fn serve(&self, name: &str) -> Daemon {
+        self.serve_with(name, &[])
+    }
+
+    fn serve_with(&self, name: &str, args: &[&str]) -> Daemon {
         let socket = self.socket(name);
         if socket.exists() {
             fs::remove_file(&socket).unwrap();
@@ -58,17 +67,23 @@ impl Share {
             .arg("--socket-path")
             .arg(&socket)
             .args(["--tag", "share"])
+            .args(args)
             .stdout(Stdio::null());
         Daemon(command.spawn().unwrap())
     }
 
     fn device(&self, name: &str) -> Device<Memory> {
+        self.device_with(name, None)
+    }
+
+    fn device_with(&self, name: &str, window: Option<Window>) -> Device<Memory> {
         let config = DeviceConfig {
             request_queues: Some(1),
             ..DeviceConfig::default()
         };
         let mut daemon = VhostUser::new(self.socket(name));
         daemon.timeouts.connect = LONG;
+        daemon.window = window;
         Device::vhost_user(&config, daemon).unwrap()
     }
 }
@@ -108,6 +123,52 @@ fn a_guest_works_and_begins_anew() {
             assert_eq!(written, [round; 70_000]);
             device.reset().unwrap();
             machine.start_anew(&mut device, &mut mount);
+        }
+    });
+}
+
+#[test]
+fn files_are_mapped_into_the_window() {
+    const SIZE: u64 = 4 << 20;
+    with_each(|share| {
+        let ours = matches!(share.program, Program::Ours);
+        let args: &[&str] = if ours { &["--dax-window=2M"] } else { &[] };
+        let _daemon = share.serve_with("a", args);
+        let mapper = Arc::new(ReservedWindow::new(SIZE).unwrap());
+        let window = Window {
+            size: SIZE,
+            mapper: mapper.clone(),
+        };
+        let mut device = share.device_with("a", Some(window));
+        assert_eq!(device.window_size(), ours.then_some(SIZE / 2));
+        let guest = Guest::new(&device, Calls::Direct);
+        guest.machine.start(&mut device);
+        let mut options = MountOptions::default();
+        options.offer |= InitFlags::MAP_ALIGNMENT;
+        let mut mount = guest.connection.mount(&options).unwrap();
+        fs::write(share.shared().join("file"), [7; 1 << 20]).unwrap();
+        let file = mount.lookup(NodeId::ROOT, c"file").unwrap().nodeid;
+        let mapping = Operation::SetupMapping(SetupmappingIn {
+            fh: Handle::NONE,
+            foffset: 0,
+            len: SIZE / 2,
+            flags: MappingFlags::READ | MappingFlags::WRITE,
+            moffset: 0,
+        });
+        let mut done = mount.call(file, mapping, Payload::None).unwrap();
+        assert_eq!(done.reply().is_ok(), ours);
+        drop(done);
+        if ours {
+            let memory = fs::File::options()
+                .read(true)
+                .write(true)
+                .open("/proc/self/mem");
+            let (memory, mut byte) = (memory.unwrap(), [0]);
+            let at = mapper.address().addr() as u64 + 4096;
+            memory.read_exact_at(&mut byte, at).unwrap();
+            assert_eq!(byte, [7]);
+            memory.write_all_at(&[8], at).unwrap();
+            assert_eq!(fs::read(share.shared().join("file")).unwrap()[4096], 8);
         }
     });
 }

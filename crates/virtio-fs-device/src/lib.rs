@@ -169,8 +169,9 @@
 //! What is mapped goes with the reset of the device, with its daemon, and with the device. Until a
 //! driver resets it, it may still touch what went with a daemon, and finds then what the
 //! [`WindowMapper`] leaves there: with a `ReservedWindow`, `KVM_RUN` fails with EFAULT, as for a file
-//! that somebody on the host cut short. A VMM that does not stop the guest there has to look out for
-//! it. A device is not saved while files are mapped ([`Error::Mapped`]): where it is restored, nobody
+//! that somebody on the host cut short, and for a moment where a daemon replaces a mapping, as when a
+//! guest writes to a file that it has only read until then. A VMM that does not stop the guest there has
+//! to look out for it, and let the processor try again. A device is not saved while files are mapped ([`Error::Mapped`]): where it is restored, nobody
 //! could map them again, and the guest would not ask.
 //!
 //! # What works with which daemon
@@ -187,7 +188,7 @@
 //! | pages that were written (`LOG_SHMFD`) | yes | yes | yes |
 //! | saving and restoring (`DEVICE_STATE`) | yes | yes | yes |
 //! | what is in flight is kept when it dies (`INFLIGHT_SHMFD`) | yes | no | – |
-//! | files in the DAX window (`SHMEM`) | no | no | no |
+//! | files in the DAX window (`SHMEM`) | with `--dax-window` | no | no |
 //!
 //! # Without a daemon
 //! With the feature `in-process`, a device can be served by threads of the VMM itself:

@@ -11,4 +11,4 @@ mod privileges;
 pub(crate) use exports::Export;
 pub(crate) use migration::MigrationOptions;
 pub use options::CacheMode;
-pub(crate) use options::{Error, FilesystemOptions};
+pub(crate) use options::{Error, FilesystemOptions, Ways};

@@ -2,8 +2,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use fuse_fs::{Access, Exports, ReadOnly, Serve, Session, SessionConfig};
+use fuse_fs::{Access, Exports, FileSystem, ReadOnly, Serve, Session, SessionConfig};
 use passthrough_fs::{CachePolicy, Config, Migration, PassthroughFs};
+use vhost_user_fs::DaxWindow;
 
 use super::exports::Export;
 use super::extras::ExtraOptions;
@@ -41,6 +42,24 @@ pub(crate) struct FilesystemOptions {
     inodes: InodeOptions,
 }
 
+/// What there is beside requests.
+#[derive(Debug, Default)]
+pub(crate) struct Ways {
+    /// How a guest can be moved away, or to here.
+    pub(crate) migration: Migration,
+    /// Where files can be mapped.
+    pub(crate) window: Option<Arc<DaxWindow>>,
+}
+
+impl Ways {
+    fn serve<F: FileSystem + 'static>(self, session: Session<F>) -> Arc<dyn Serve> {
+        match self.window {
+            Some(window) => Arc::new(session.with_window(window)),
+            None => Arc::new(session),
+        }
+    }
+}
+
 /// What the guest may cache, and for how long.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum CacheMode {
@@ -69,17 +88,17 @@ impl FilesystemOptions {
         self.readonly
     }
 
-    /// Serves the directory `root`, which a guest can be moved away from, or to, as `migration` says.
-    pub(crate) fn serve(&self, root: &Path, migration: Migration) -> Result<Arc<dyn Serve>, Error> {
-        let filesystem = PassthroughFs::new(self.passthrough(root).migration(migration))?;
-        Ok(Arc::new(Session::with_config(filesystem, self.session())))
+    /// Serves the directory `root` to what has `ways`.
+    pub(crate) fn serve(&self, root: &Path, ways: Ways) -> Result<Arc<dyn Serve>, Error> {
+        let filesystem = PassthroughFs::new(self.passthrough(root).migration(ways.migration))?;
+        Ok(ways.serve(Session::with_config(filesystem, self.session())))
     }
 
     /// Serves several directories as one.
     pub(crate) fn serve_exports(
         &self,
         exports: &[Export],
-        migration: Migration,
+        ways: Ways,
     ) -> Result<Arc<dyn Serve>, Error> {
         // They share what this process may have open.
         let share = |all: usize| all.checked_div(exports.len()).unwrap_or(all);
@@ -88,7 +107,7 @@ impl FilesystemOptions {
         for export in exports {
             let mut config = self
                 .passthrough(&export.directory)
-                .migration(migration)
+                .migration(ways.migration)
                 .max_descriptors(descriptors);
             config.max_open_inodes = config.max_open_inodes.map(share);
             let filesystem = PassthroughFs::new(config)?;
@@ -98,7 +117,7 @@ impl FilesystemOptions {
                 Access::ReadOnly => whole.add(name, ReadOnly::new(filesystem))?,
             };
         }
-        Ok(Arc::new(Session::with_config(whole, self.session())))
+        Ok(ways.serve(Session::with_config(whole, self.session())))
     }
 
     /// What a session allows.

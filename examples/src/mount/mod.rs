@@ -14,10 +14,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use fuse_fs::{MemFs, Serve, Session};
-use passthrough_fs::Migration;
 use rustix::fs::Mode;
 use rustix::process::umask;
 
+use crate::filesystem::Ways;
 use crate::signals::{self, Signals};
 use crate::{cli, filesystem, limits};
 use mounted::{Mounted, Request};
@@ -107,7 +107,7 @@ fn filesystem(options: &Options) -> Result<Arc<dyn Serve>, Error> {
         check_not_inside(directory, &options.mountpoint)?;
     }
     match options.sources.as_slice() {
-        [Source::Directory(path)] => Ok(options.filesystem.serve(path, Migration::default())?),
+        [Source::Directory(path)] => Ok(options.filesystem.serve(path, Ways::default())?),
         [Source::Memory { limit }] => {
             let session = options.filesystem.session();
             let filesystem = MemFs::with_limit(*limit);
@@ -121,7 +121,7 @@ fn filesystem(options: &Options) -> Result<Arc<dyn Serve>, Error> {
             let exports = exports.collect::<Result<Vec<_>, _>>()?;
             Ok(options
                 .filesystem
-                .serve_exports(&exports, Migration::default())?)
+                .serve_exports(&exports, Ways::default())?)
         }
     }
 }

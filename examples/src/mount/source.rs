@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use fuse_fs::MemFs;
 
 use crate::filesystem::Export;
+use crate::size;
 
 /// What names a filesystem in memory, before its size.
 const MEMORY: &str = "memory:";
@@ -39,8 +40,8 @@ impl Source {
         };
         let limit = match size {
             "" => MemFs::DEFAULT_LIMIT,
-            size => bytes(size).ok_or_else(|| {
-                format!("{size:?} is not a size: wants a number of bytes, or one with K, M or G")
+            text => size::bytes(text).ok_or_else(|| {
+                format!("{text:?} is not a size: wants a number of bytes, or one with K, M or G")
             })?,
         };
         Ok(Self::Memory { limit })
@@ -54,17 +55,6 @@ impl Source {
             Self::Memory { .. } => None,
         }
     }
-}
-
-/// A number of bytes, or of KiB, MiB or GiB.
-fn bytes(size: &str) -> Option<u64> {
-    let (number, unit) = match size.char_indices().last()? {
-        (end, 'K' | 'k') => (&size[..end], 1 << 10),
-        (end, 'M' | 'm') => (&size[..end], 1 << 20),
-        (end, 'G' | 'g') => (&size[..end], 1 << 30),
-        _ => (size, 1),
-    };
-    number.parse::<u64>().ok()?.checked_mul(unit)
 }
 
 impl fmt::Display for Source {

@@ -10,9 +10,12 @@ use std::sync::Arc;
 use fuse_fs::Serve;
 use rustix::fs::Mode;
 use rustix::process::umask;
-use vhost_user_fs::{Backend, BackendConfig, ConfigError, Daemon, DaemonError};
+use vhost_user_fs::{
+    Backend, BackendConfig, ConfigError, Daemon, DaemonError, DaxWindow, DaxWindowError,
+};
 use virtio_fs_queue::{Polling, Pool};
 
+use crate::filesystem::Ways;
 use crate::signals::{self, Signals};
 use crate::socket::{self, BoundSocket};
 use crate::{cli, filesystem, limits, sys};
@@ -42,6 +45,8 @@ enum Error {
     Filesystem(#[from] filesystem::Error),
     #[error(transparent)]
     Socket(#[from] socket::Error),
+    #[error("--dax-window: {0}")]
+    Window(#[from] DaxWindowError),
     #[error("--num-request-queues: {0}")]
     Backend(#[from] ConfigError),
     #[error(transparent)]
@@ -73,7 +78,8 @@ fn serve(options: &Options) -> Result<(), Error> {
     // Before there is anything that a signal would leave behind.
     let signals = Signals::catch()?;
     options.limits.apply()?;
-    let filesystem = filesystem(options)?;
+    let window = options.window()?.map(Arc::new);
+    let filesystem = filesystem(options, window.clone())?;
     let (listener, _bound) = listen(options)?;
     // The guest's kernel has applied its own mask to the modes that it asks for.
     umask(Mode::empty());
@@ -85,6 +91,10 @@ fn serve(options: &Options) -> Result<(), Error> {
         pool: Arc::new(Pool::new(options.thread_pool_size)),
         polling: Arc::new(Polling::new(options.poll_us)),
     })?;
+    let backend = match window {
+        Some(window) => backend.with_window(window),
+        None => backend,
+    };
     let daemon = Daemon::new(backend, listener)?;
     let handle = daemon.stop_handle();
     signals.on_first(move || handle.stop())?;
@@ -93,11 +103,17 @@ fn serve(options: &Options) -> Result<(), Error> {
     Ok(())
 }
 
-fn filesystem(options: &Options) -> Result<Arc<dyn Serve>, filesystem::Error> {
-    let migration = options.migration.chosen();
+fn filesystem(
+    options: &Options,
+    window: Option<Arc<DaxWindow>>,
+) -> Result<Arc<dyn Serve>, filesystem::Error> {
+    let ways = Ways {
+        migration: options.migration.chosen(),
+        window,
+    };
     match options.exports.as_slice() {
-        [] => options.filesystem.serve(options.shared_dir(), migration),
-        exports => options.filesystem.serve_exports(exports, migration),
+        [] => options.filesystem.serve(options.shared_dir(), ways),
+        exports => options.filesystem.serve_exports(exports, ways),
     }
 }
 

@@ -3,12 +3,13 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
-use vhost_user_fs::{MAX_REQUEST_QUEUES, QueueAffinity, Tag};
+use vhost_user_fs::{DaxWindow, DaxWindowError, MAX_REQUEST_QUEUES, QueueAffinity, Tag};
 use virtio_fs_queue::PollLimit;
 
 use crate::filesystem::{Export, FilesystemOptions, MigrationOptions};
 use crate::limits::LimitOptions;
 use crate::log::LogOptions;
+use crate::size;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -106,6 +107,14 @@ pub(super) struct Options {
     #[arg(long, value_name = "N", default_value_t)]
     pub(super) poll_us: PollLimit,
 
+    /// Bytes of a DAX window, or with K, M or G behind: a guest that mounts with -o dax=always has
+    /// files mapped there, and reads and writes them without a request and without a copy of its own.
+    /// It takes a VMM that knows of it (vhost-user protocol feature SHMEM). Keep in mind that a file
+    /// that is cut short on the host while a guest has it mapped ends the guest's program, or the
+    /// machine, and that a machine cannot be moved meanwhile
+    #[arg(long, value_name = "SIZE", value_parser = window_size)]
+    dax_window: Option<u64>,
+
     /// Print what this daemon can do, as JSON, and end
     #[arg(long)]
     pub(super) print_capabilities: bool,
@@ -132,6 +141,11 @@ impl Options {
         self.shared_dir.as_deref().unwrap_or(Path::new(""))
     }
 
+    /// Where files can be mapped.
+    pub(super) fn window(&self) -> Result<Option<DaxWindow>, DaxWindowError> {
+        self.dax_window.map(DaxWindow::new).transpose()
+    }
+
     /// What is shared, for whoever reads the log.
     pub(super) fn shared(&self) -> String {
         let exports = self.exports.iter().map(Export::directory);
@@ -154,6 +168,11 @@ fn pool_size(text: &str) -> Result<usize, String> {
         Ok(size) if size <= MOST_THREADS => Ok(size),
         _ => Err(format!("not a number from 0 to {MOST_THREADS}")),
     }
+}
+
+fn window_size(text: &str) -> Result<u64, String> {
+    let otherwise = || "not a number of bytes, with or without K, M or G behind".to_owned();
+    size::bytes(text).ok_or_else(otherwise)
 }
 
 #[cfg(test)]

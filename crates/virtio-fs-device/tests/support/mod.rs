@@ -54,6 +54,15 @@ pub(crate) struct Daemon {
 
 impl Daemon {
     pub(crate) fn start(socket: &Path, filesystem: Arc<dyn Serve>, tag: &str) -> Self {
+        Self::start_with(socket, filesystem, tag, |backend| backend)
+    }
+
+    pub(crate) fn start_with(
+        socket: &Path,
+        filesystem: Arc<dyn Serve>,
+        tag: &str,
+        change: impl FnOnce(Backend) -> Backend,
+    ) -> Self {
         let listener = UnixListener::bind(socket).unwrap();
         let backend = Backend::new(BackendConfig {
             filesystem,
@@ -64,7 +73,7 @@ impl Daemon {
             polling: Arc::new(Polling::never()),
         })
         .unwrap();
-        let daemon = vhost_user_fs::Daemon::new(backend, listener).unwrap();
+        let daemon = vhost_user_fs::Daemon::new(change(backend), listener).unwrap();
         Self {
             stop: daemon.stop_handle(),
             thread: Some(std::thread::spawn(move || daemon.run())),
