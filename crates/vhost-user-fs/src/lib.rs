@@ -45,7 +45,8 @@
 //! channel to map parts of files for the guest. It needs REPLY_ACK for that, and five seconds at most
 //! for each; one that is slower, or gives another answer, is asked for nothing any more. What it has
 //! mapped it shares with this process and everybody else who has the file: a file that is cut short on
-//! the host takes its memory from the guest, which its VMM sees as a fault (SIGBUS).
+//! the host takes its memory from the guest, which its VMM sees as a fault (SIGBUS). A state is not
+//! saved while anything is mapped.
 //!
 //! A ring that is not in the guest's memory is not served; it goes on where it was when that memory is
 //! there again.

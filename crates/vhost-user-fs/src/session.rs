@@ -71,6 +71,10 @@ enum Refusal {
     Features(u64),
     #[error("the device's state cannot be transferred while its queues are served")]
     Served,
+    #[error(
+        "a state is not saved while the guest has files mapped: nobody could map them elsewhere"
+    )]
+    Mapped,
     #[error("a queue cannot be served while the device's state is transferred")]
     Transferred,
     #[error("the config space of a virtio-fs device is read-only")]
@@ -184,6 +188,12 @@ impl Session {
         }
         if self.vrings.iter().any(Vring::is_served) {
             return Err(Refusal::Served.into());
+        }
+        let has_mappings = |window: &Arc<DaxWindow>| window.mappings() > 0;
+        if direction == VhostTransferStateDirection::SAVE
+            && self.window.as_ref().is_some_and(has_mappings)
+        {
+            return Err(Refusal::Mapped.into());
         }
         // One before it is given up.
         self.transfer = None;

@@ -104,10 +104,13 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn start(config: BackendConfig) -> Self {
+        Self::serve(Backend::new(config).unwrap())
+    }
+
+    pub(crate) fn serve(backend: Backend) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
         let listener = UnixListener::bind(&path).unwrap();
-        let backend = Backend::new(config).unwrap();
         let daemon = Daemon::new(backend.clone(), listener).unwrap();
         Self {
             _folder: folder,
