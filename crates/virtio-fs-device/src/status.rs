@@ -48,7 +48,11 @@ pub struct Capabilities {
 
 /// What the device and the threads behind it know of its state.
 #[derive(Debug)]
-pub(crate) struct Health(Mutex<Inner>);
+pub(crate) struct Health {
+    inner: Mutex<Inner>,
+    /// How often the driver reset the device. It is not locked while `inner` is.
+    era: Mutex<u64>,
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -61,12 +65,29 @@ struct Inner {
 
 impl Health {
     pub(crate) const fn new() -> Self {
-        Self(Mutex::new(Inner {
-            lifecycle: Lifecycle::NEW,
-            broken: false,
-            reconnects: 0,
-            last_error: None,
-        }))
+        Self {
+            inner: Mutex::new(Inner {
+                lifecycle: Lifecycle::NEW,
+                broken: false,
+                reconnects: 0,
+                last_error: None,
+            }),
+            era: Mutex::new(0),
+        }
+    }
+
+    /// What lasts until the driver resets the device.
+    pub(crate) fn era(&self) -> u64 {
+        *self.lock_era()
+    }
+
+    /// Tells the driver something that does not concern it after a reset: not at all if `era` is over,
+    /// and else before it ends. So `tell` must not wait for a call of the device.
+    pub(crate) fn within(&self, era: u64, tell: impl FnOnce()) {
+        let now = self.lock_era();
+        if *now == era {
+            tell();
+        }
     }
 
     pub(crate) fn state(&self) -> State {
@@ -88,10 +109,12 @@ impl Health {
     /// # Errors
     /// Something happened to the device meanwhile after which it is not possible.
     pub(crate) fn done(&self, call: Call) -> Result<(), Error> {
+        let mut era = (call == Call::Reset).then(|| self.lock_era());
         let mut inner = self.lock();
         inner.lifecycle.phase = inner.lifecycle.after(call)?;
-        if call == Call::Reset {
+        if let Some(era) = &mut era {
             inner.broken = false;
+            **era = era.wrapping_add(1);
         }
         Ok(())
     }
@@ -141,6 +164,10 @@ impl Health {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_era(&self) -> MutexGuard<'_, u64> {
+        self.era.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

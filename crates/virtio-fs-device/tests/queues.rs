@@ -2,8 +2,9 @@
 
 mod support;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use fuse_fs::{MemFs, Session};
 use fuse_wire::NodeId;
@@ -128,5 +129,77 @@ fn queues_come_and_go_while_no_daemon_is_there() {
         mount.use_queue(queue);
         mount.getattr(NodeId::ROOT, None).unwrap();
     }
+    assert_eq!(interrupt.own.needs_reset.load(Ordering::SeqCst), 0);
+}
+
+/// Interrupts, but does not return from it while it is held up.
+struct Slow {
+    own: Arc<Interrupts>,
+    held: Mutex<bool>,
+    changed: Condvar,
+    waits: AtomicBool,
+}
+
+impl Slow {
+    fn hold(&self, held: bool) {
+        *self.held.lock().unwrap() = held;
+        self.changed.notify_all();
+    }
+}
+
+impl Interrupt for Slow {
+    fn signal_queue(&self, index: u16) {
+        self.own.signal_queue(index);
+        let held = self.held.lock().unwrap();
+        self.waits.store(*held, Ordering::SeqCst);
+        drop(self.changed.wait_while(held, |held| *held));
+    }
+
+    fn signal_needs_reset(&self) {
+        self.own.signal_needs_reset();
+    }
+}
+
+#[test]
+fn what_was_broken_before_a_reset_is_not_told_after_it() {
+    let place = Place::new();
+    let _daemon = place.daemon();
+    let options = VhostUser::new(place.socket());
+    let mut device = Device::vhost_user(&DeviceConfig::default(), options).unwrap();
+    let guest = Guest::new(&device, Calls::Relayed);
+    let interrupt = Arc::new(Slow {
+        own: Arc::clone(&guest.machine.interrupts),
+        held: Mutex::new(false),
+        changed: Condvar::new(),
+        waits: AtomicBool::new(false),
+    });
+    let start = |device: &mut Device<Memory>| {
+        device.ack_features(guest.machine.features).unwrap();
+        let interrupt = Arc::clone(&interrupt) as Arc<dyn Interrupt>;
+        let activation = guest.machine.activation();
+        device
+            .activate(Activation {
+                interrupt,
+                ..activation
+            })
+            .unwrap();
+    };
+    start(&mut device);
+    let mut mount = guest.connection.mount(&MountOptions::default()).unwrap();
+    interrupt.hold(true);
+    mount.getattr(NodeId::ROOT, None).unwrap();
+    eventually("it interrupts", || interrupt.waits.load(Ordering::SeqCst));
+    let mut queue = mount.connection().request_queues()[0].raw();
+    queue.write_available_index(queue.available_index().wrapping_add(1000));
+    queue.kick().unwrap();
+    // The daemon says so, and nobody listens yet.
+    std::thread::sleep(Duration::from_millis(200));
+    device.reset().unwrap();
+    interrupt.hold(false);
+    mount.connection().reset().unwrap();
+    start(&mut device);
+    mount.remount(&MountOptions::default()).unwrap();
+    mount.getattr(NodeId::ROOT, None).unwrap();
+    assert!(!device.status().needs_reset);
     assert_eq!(interrupt.own.needs_reset.load(Ordering::SeqCst), 0);
 }

@@ -96,10 +96,13 @@ impl<M: GuestSpace> Ring<M> {
             Arc::clone(&around.service.health),
             Arc::clone(&around.interrupt),
         );
+        let era = health.era();
         let broken = Box::new(move || {
-            if health.broke(index) {
-                interrupt.signal_needs_reset();
-            }
+            health.within(era, || {
+                if health.broke(index) {
+                    interrupt.signal_needs_reset();
+                }
+            });
         });
         let worker = Worker::start(place, queue, kick, broken);
         self.worker = Some(worker.map_err(Error::io("start the thread of a queue"))?);

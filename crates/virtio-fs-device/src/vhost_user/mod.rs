@@ -115,7 +115,9 @@ impl<M: GuestSpace> VhostUserBackend<M> {
             queues,
             interrupt,
         } = activation;
-        let (relay, rings) = Relay::new(queues, interrupt).map_err(Error::io("make an eventfd"))?;
+        let era = self.shared.health.era();
+        let (relay, rings) =
+            Relay::new(queues, interrupt, era).map_err(Error::io("make an eventfd"))?;
         let sizes = &self.shared.offer.queue_sizes;
         let queues = u16::try_from(sizes.len()).unwrap_or(u16::MAX);
         let largest = sizes.iter().copied().max().unwrap_or(0);

@@ -12,18 +12,22 @@ pub(super) struct Relay {
     queues: Vec<(u16, Event)>,
     calls: Vec<(u16, Event)>,
     interrupt: Arc<dyn Interrupt>,
+    /// That of the device's [`Health`] in which it is active.
+    era: u64,
 }
 
 impl Relay {
-    /// That of these queues, and the rings that a daemon is to be told of.
+    /// That of these queues from `era` on, and the rings that a daemon is to be told of.
     pub(super) fn new(
         queues: Vec<QueueSetup>,
         interrupt: Arc<dyn Interrupt>,
+        era: u64,
     ) -> std::io::Result<(Self, Vec<Ring>)> {
         let mut relay = Self {
             queues: Vec::new(),
             calls: Vec::new(),
             interrupt,
+            era,
         };
         let mut rings = Vec::new();
         for queue in queues {
@@ -83,7 +87,8 @@ impl Relay {
         events.map(|(_, event)| event)
     }
 
-    /// Interrupts the driver for what a daemon has signalled since the last time.
+    /// Interrupts the driver for what a daemon has signalled since the last time. That a queue was
+    /// broken before a reset it is not told after it.
     pub(super) fn pass_on(&self, health: &Health) {
         for (index, call) in &self.calls {
             if call.take() > 0 {
@@ -91,8 +96,12 @@ impl Relay {
             }
         }
         for (index, error) in &self.queues {
-            if error.take() > 0 && health.broke(*index) {
-                self.interrupt.signal_needs_reset();
+            if error.take() > 0 {
+                health.within(self.era, || {
+                    if health.broke(*index) {
+                        self.interrupt.signal_needs_reset();
+                    }
+                });
             }
         }
     }
@@ -110,7 +119,8 @@ impl Relay {
         self.interrupt.signal_queue(index);
     }
 
-    pub(super) fn needs_reset(&self) {
-        self.interrupt.signal_needs_reset();
+    /// Tells the driver that the device has failed, unless it was reset since.
+    pub(super) fn needs_reset(&self, health: &Health) {
+        health.within(self.era, || self.interrupt.signal_needs_reset());
     }
 }

@@ -130,7 +130,7 @@ impl<M: GuestSpace> Shared<M> {
             control.session = None;
             self.lose(&mut control, error)
         };
-        tell_of_failure(failed);
+        self.tell_of_failure(failed);
     }
 
     /// Notes that there is no daemon, and returns whom to tell where the device has failed by it.
@@ -198,12 +198,18 @@ impl<M: GuestSpace> Shared<M> {
             // It may have served something, which the next one knows nothing of.
             let failed = self.lose(&mut control, deadline.gone());
             drop(control);
-            tell_of_failure(failed);
+            self.tell_of_failure(failed);
             return Err(error);
         }
         control.session = Some(session);
         self.health.happen(Happening::Regained, None);
         Ok(())
+    }
+
+    fn tell_of_failure(&self, relay: Option<Arc<Relay>>) {
+        if let Some(relay) = relay {
+            relay.needs_reset(&self.health);
+        }
     }
 
     pub(super) fn stopping(&self) -> bool {
@@ -213,12 +219,6 @@ impl<M: GuestSpace> Shared<M> {
     /// Waits, unless the device is dropped.
     pub(super) fn sleep(&self, limit: Duration) {
         wait_for(&self.stop, limit);
-    }
-}
-
-fn tell_of_failure(relay: Option<Arc<Relay>>) {
-    if let Some(relay) = relay {
-        relay.needs_reset();
     }
 }
 
