@@ -268,7 +268,8 @@ impl<M> Device<M> {
     /// go on.
     ///
     /// # Errors
-    /// The daemon cannot save its state, or it is larger than it may be.
+    /// The daemon cannot save its state, it is larger than it may be, or the filesystem of this process
+    /// does not return: the device can go on.
     pub fn save(&mut self) -> Result<SavedState, Error> {
         self.health.check(Call::Save)?;
         let active = match self.health.in_use() {
@@ -292,7 +293,8 @@ impl<M> Device<M> {
     /// [`queue_max_sizes`](Self::queue_max_sizes) has.
     ///
     /// # Errors
-    /// The state is not of such a device, or the daemon refuses its part of it, and was given up.
+    /// The state is not of such a device, or the daemon refuses its part of it, and was given up, or
+    /// the filesystem of this process does not return, which leaves the device as it was.
     pub fn restore(
         &mut self,
         saved: &SavedState,

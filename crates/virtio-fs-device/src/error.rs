@@ -87,8 +87,9 @@ pub enum Error {
         limit: Duration,
     },
     /// A filesystem of this process has not returned from a call, or not forgotten what the driver
-    /// did. A device in use has failed by that; after a reset it can be used again once the
-    /// filesystem has returned.
+    /// did. A device whose queues were to stop has failed by that; one that was to be saved can go
+    /// on. After a reset, or where it was to be restored, it can be used again once the filesystem
+    /// has returned.
     #[error("cannot {doing}: the filesystem has not returned from a call for {limit:?}")]
     Stuck {
         /// What waited for it.

@@ -225,6 +225,7 @@
 //! long as `InProcess::stop_limit` says. Then [`pause`](Device::pause) fails, and with it the
 //! device. It can be [`reset`](Device::reset), but not activated again before the filesystem has
 //! returned: the threads that wait for it have the guest's memory, and may still write there.
+//! [`save`](Device::save) and [`restore`](Device::restore) fail as late, and change nothing.
 
 #![deny(unsafe_code)]
 #![cfg_attr(

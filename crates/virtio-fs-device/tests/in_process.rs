@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -261,6 +262,14 @@ impl Holding {
         *self.holds.lock().unwrap() = holds;
         self.changed.notify_all();
     }
+
+    fn pass(&self) {
+        let holds = self.holds.lock().unwrap();
+        if *holds {
+            self.held.fetch_add(1, Ordering::SeqCst);
+        }
+        drop(self.changed.wait_while(holds, |holds| *holds));
+    }
 }
 
 impl Serve for Holding {
@@ -272,17 +281,30 @@ impl Serve for Holding {
         reply: &mut [u8],
         blocking: Blocking,
     ) -> Outcome {
-        let holds = self.holds.lock().unwrap();
-        if *holds {
-            self.held.fetch_add(1, Ordering::SeqCst);
-        }
-        drop(self.changed.wait_while(holds, |holds| *holds));
+        self.pass();
         self.inner.serve(message, payload, sink, reply, blocking)
     }
 
     fn reset(&self) {
         assert!(!*self.holds.lock().unwrap(), "something is in flight");
         self.inner.reset();
+    }
+
+    fn state(&self) -> Option<&dyn fuse_fs::State> {
+        Some(self)
+    }
+}
+
+/// No state, that takes long.
+impl fuse_fs::State for Holding {
+    fn save(&self, _: &mut dyn io::Write) -> io::Result<()> {
+        self.pass();
+        Ok(())
+    }
+
+    fn load(&self, _: &mut dyn io::Read) -> io::Result<()> {
+        self.pass();
+        Ok(())
     }
 }
 
@@ -334,6 +356,53 @@ fn a_filesystem_that_does_not_return_is_not_waited_for_for_ever() {
         machine.start_anew(&mut device, &mut mount);
         mount.getattr(NodeId::ROOT, None).unwrap();
     }
+}
+
+#[test]
+fn a_filesystem_that_does_not_return_its_state_is_not_waited_for_for_ever() {
+    let is_stuck = |error: &Error| matches!(error, Error::Stuck { .. });
+    let filesystem = Holding::new();
+    let mut options = InProcess::new(filesystem.clone());
+    options.stop_limit = Duration::from_millis(50);
+    let (mut device, mut mount, machine) = mounted(options);
+    device.pause().unwrap();
+    filesystem.hold(true);
+    for _ in 0..3 {
+        assert!(is_stuck(&device.save().unwrap_err()));
+        assert_eq!(device.state(), State::Paused);
+    }
+    assert_eq!(
+        filesystem.held.load(Ordering::SeqCst),
+        1,
+        "it is asked once"
+    );
+    device.resume().unwrap();
+    device.pause().unwrap();
+    // It is not reset beside that, either.
+    device.reset().unwrap();
+    assert!(is_stuck(&device.status().last_error.unwrap()));
+    filesystem.hold(false);
+    machine.start_anew(&mut device, &mut mount);
+    device.pause().unwrap();
+    let saved = device.save().unwrap();
+    device.reset().unwrap();
+
+    filesystem.hold(true);
+    for _ in 0..3 {
+        let error = machine.restore(&mut device, &saved).unwrap_err();
+        assert!(is_stuck(&error), "{error}");
+        assert_eq!(device.state(), State::Reset);
+    }
+    assert_eq!(
+        filesystem.held.load(Ordering::SeqCst),
+        2,
+        "it is asked once"
+    );
+    filesystem.hold(false);
+    machine.restore(&mut device, &saved).unwrap();
+    device.resume().unwrap();
+    assert_eq!(device.state(), State::Active);
+    assert_eq!(machine.resets_needed(), 0);
 }
 
 #[test]

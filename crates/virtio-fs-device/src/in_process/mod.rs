@@ -21,6 +21,7 @@ use memory::SharedMemory;
 pub use options::InProcess;
 use pending::Pending;
 use ring::{Ring, Surroundings};
+use state::Transfers;
 
 use crate::backend::{Backend, Offer};
 use crate::saved::ActiveState;
@@ -38,6 +39,7 @@ pub(crate) struct InProcessBackend<M: GuestSpace> {
     /// Rings of the past, on which the filesystem had not returned from something when they were
     /// waited for.
     left: Vec<Ring<M>>,
+    transfers: Transfers,
     filesystem_reset: Reset,
     /// Where there is one, that of the rings, too.
     log: Option<Arc<DirtyLog>>,
@@ -91,6 +93,7 @@ impl<M: GuestSpace> InProcessBackend<M> {
             }),
             active: None,
             left: Vec::new(),
+            transfers: Transfers::default(),
             filesystem_reset: Reset::Done,
             log: None,
         })
@@ -156,7 +159,7 @@ impl<M: GuestSpace> InProcessBackend<M> {
     /// has forgotten what the driver did.
     fn clear_up(&mut self, doing: &'static str, deadline: Instant) -> Result<(), Error> {
         self.left.retain_mut(|ring| !ring.has_ended(deadline));
-        if !self.left.is_empty() {
+        if !self.left.is_empty() || !self.transfers.have_ended(deadline) {
             return Err(self.stuck(doing));
         }
         let reset = match std::mem::replace(&mut self.filesystem_reset, Reset::Done) {
@@ -174,10 +177,7 @@ impl<M: GuestSpace> InProcessBackend<M> {
     }
 
     fn stuck(&self, doing: &'static str) -> Error {
-        Error::Stuck {
-            doing,
-            limit: self.service.options.stop_limit,
-        }
+        self.service.options.stuck(doing)
     }
 
     /// Notes that the filesystem does not return, which makes a device that is in use fail.
@@ -395,15 +395,11 @@ impl<M: GuestSpace> Backend<M> for InProcessBackend<M> {
     }
 
     fn save(&mut self) -> Result<ActiveState, Error> {
-        let InProcess {
-            filesystem,
-            state_limit,
-            ..
-        } = &self.service.options;
+        let deadline = self.deadline();
         let rings = self.active.iter().flat_map(|active| &active.rings);
         let saved = ActiveState {
             queues: rings.map(Ring::state).collect(),
-            backend: state::save(&**filesystem, *state_limit)?,
+            backend: self.transfers.save(&self.service.options, deadline)?,
         };
         self.health().done(Call::Save)?;
         Ok(saved)
@@ -415,18 +411,18 @@ impl<M: GuestSpace> Backend<M> for InProcessBackend<M> {
         activation: Activation<M>,
         saved: &ActiveState,
     ) -> Result<(), Error> {
-        self.clear_up("restore the device", self.deadline())?;
+        let deadline = self.deadline();
+        self.clear_up("restore the device", deadline)?;
         let active = self.set_up(features, activation, |index| {
             let queue = saved.queues.iter().find(|queue| queue.index == index);
             queue.map_or(0, |queue| queue.next_avail)
         })?;
-        let InProcess {
-            filesystem,
-            state_limit,
-            ..
-        } = &self.service.options;
-        if let Err(error) = state::load(&**filesystem, &saved.backend, *state_limit) {
-            self.forget();
+        let options = &self.service.options;
+        if let Err(error) = self.transfers.load(options, &saved.backend, deadline) {
+            self.filesystem_reset = Reset::Due;
+            if let Err(error) = self.clear_up("restore the device", deadline) {
+                tracing::warn!(%error, "a filesystem keeps what could not be restored for now");
+            }
             return Err(error);
         }
         self.active = Some(active);

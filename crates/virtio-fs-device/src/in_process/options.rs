@@ -5,6 +5,8 @@ use std::time::Duration;
 use fuse_fs::Serve;
 use virtio_fs_queue::{PollLimit, Polling, Pool, QueueAffinity};
 
+use crate::Error;
+
 /// Threads of the pool, unless the VMM brings its own.
 const POOL_THREADS: usize = 16;
 
@@ -26,7 +28,8 @@ pub struct InProcess {
     /// use which activates or resumes the device.
     pub queue_affinity: Option<QueueAffinity>,
     /// How long a pause, a reset, or a drop of the device waits for requests that the filesystem has
-    /// in hand; likewise whatever else stops a queue. Default 30 s.
+    /// in hand; likewise whatever else stops a queue, and who saves or restores the filesystem's
+    /// state. Default 30 s.
     pub stop_limit: Duration,
     /// Most bytes of the filesystem's state, when the device is saved or restored. Default 64 MiB.
     pub state_limit: u64,
@@ -43,6 +46,14 @@ impl InProcess {
             queue_affinity: None,
             stop_limit: Duration::from_secs(30),
             state_limit: 64 << 20,
+        }
+    }
+
+    /// That the filesystem was waited for as long as it may be.
+    pub(super) const fn stuck(&self, doing: &'static str) -> Error {
+        Error::Stuck {
+            doing,
+            limit: self.stop_limit,
         }
     }
 }

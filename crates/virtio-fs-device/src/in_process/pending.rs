@@ -47,7 +47,7 @@ impl<T: Send + 'static> Pending<T> {
             Ok(done) => Ok(Some(done)),
             Err(RecvTimeoutError::Timeout) => Err(self),
             Err(RecvTimeoutError::Disconnected) => {
-                tracing::error!("a filesystem panicked when it was stopped or reset");
+                tracing::error!("a filesystem panicked in a call of the device");
                 Ok(None)
             }
         }
