@@ -203,3 +203,63 @@ fn what_was_broken_before_a_reset_is_not_told_after_it() {
     assert!(!device.status().needs_reset);
     assert_eq!(interrupt.own.needs_reset.load(Ordering::SeqCst), 0);
 }
+
+/// Loses the daemon while it is asked what to signal, and waits until the driver is told.
+struct Losing {
+    own: Arc<Interrupts>,
+    daemon: Mutex<Option<Daemon>>,
+    told: AtomicBool,
+}
+
+impl Interrupt for Losing {
+    fn signal_queue(&self, index: u16) {
+        self.own.signal_queue(index);
+    }
+
+    fn signal_needs_reset(&self) {
+        self.told.store(true, Ordering::SeqCst);
+    }
+
+    fn queue_event(&self, _index: u16) -> Option<Event> {
+        if let Some(daemon) = self.daemon.lock().unwrap().take() {
+            drop(daemon);
+            eventually("it is told", || self.told.load(Ordering::SeqCst));
+        }
+        None
+    }
+}
+
+#[test]
+fn whoever_is_asked_what_to_signal_holds_nothing_up() {
+    type Ask = fn(&mut Device<Memory>, QueueSetup) -> Result<(), Error>;
+    let ways: [Ask; 2] = [
+        |device, queue| device.start_queue(queue, 0),
+        |device, _| device.update_interrupt(1),
+    ];
+    for ask in ways {
+        let place = Place::new();
+        let daemon = place.daemon();
+        let options = VhostUser::new(place.socket());
+        let mut device = Device::vhost_user(&DeviceConfig::default(), options).unwrap();
+        let guest = Guest::new(&device, Calls::Relayed);
+        let interrupt = Arc::new(Losing {
+            own: Arc::clone(&guest.machine.interrupts),
+            daemon: Mutex::new(None),
+            told: AtomicBool::new(false),
+        });
+        device.ack_features(guest.machine.features).unwrap();
+        let mut queues = queues(&guest);
+        let last = queues.pop().unwrap();
+        let activation = Activation {
+            queues,
+            interrupt: Arc::clone(&interrupt) as Arc<dyn Interrupt>,
+            ..guest.machine.activation()
+        };
+        device.activate(activation).unwrap();
+        *interrupt.daemon.lock().unwrap() = Some(daemon);
+        let error = ask(&mut device, last).unwrap_err();
+        assert!(matches!(error, Error::WrongState { .. }), "{error}");
+        assert_eq!(device.state(), State::Failed);
+        device.reset().unwrap();
+    }
+}

@@ -14,17 +14,11 @@ use crate::{Call, Error, GuestSpace, QueueSetup};
 impl<M: GuestSpace> VhostUserBackend<M> {
     pub(super) fn add_queue(&self, queue: QueueSetup, next_avail: u16) -> Result<(), Error> {
         let index = queue.index;
-        let mut control = self.shared.control();
-        let (relay, active) = self.in_use(&mut control.active, Call::StartQueue)?;
-        if active.served(index).is_ok() {
-            return Err(Error::Queue(index));
-        }
-        rings::check(
-            std::slice::from_ref(&queue),
-            &*active.memory.memory(),
-            active.features,
-        )?;
+        let relay = self.check_new(&queue)?;
+        // The VMM is asked what to signal, with nothing locked.
         let (relay, ring) = relay.with(queue).map_err(Error::io("make an eventfd"))?;
+        let mut control = self.shared.control();
+        let (_, active) = self.in_use(&mut control.active, Call::StartQueue)?;
         active.rings.push(Served {
             ring,
             base: Some(next_avail),
@@ -59,13 +53,19 @@ impl<M: GuestSpace> VhostUserBackend<M> {
     }
 
     pub(super) fn reroute(&self, index: u16) -> Result<(), Error> {
-        let mut control = self.shared.control();
-        let (relay, active) = self.in_use(&mut control.active, Call::UpdateInterrupt)?;
-        let served = active.served(index)?;
+        let relay = {
+            let mut control = self.shared.control();
+            let (relay, active) = self.in_use(&mut control.active, Call::UpdateInterrupt)?;
+            active.served(index)?;
+            relay
+        };
+        // The VMM is asked what to signal, with nothing locked.
         let (relay, call) = relay
             .rerouted(index)
             .map_err(Error::io("make an eventfd"))?;
-        served.ring.call = call;
+        let mut control = self.shared.control();
+        let (_, active) = self.in_use(&mut control.active, Call::UpdateInterrupt)?;
+        active.served(index)?.ring.call = call;
         self.shared.set_relay(Some(relay));
         let deadline = self.shared.soon("change how a queue interrupts");
         let told = self.with_daemon(&mut control, |session, active, _| {
@@ -79,6 +79,18 @@ impl<M: GuestSpace> VhostUserBackend<M> {
             relay.interrupt(index);
         }
         Ok(())
+    }
+
+    /// Whom `queue` is to interrupt, which can be served.
+    fn check_new(&self, queue: &QueueSetup) -> Result<Arc<Relay>, Error> {
+        let mut control = self.shared.control();
+        let (relay, active) = self.in_use(&mut control.active, Call::StartQueue)?;
+        if active.served(queue.index).is_ok() {
+            return Err(Error::Queue(queue.index));
+        }
+        let memory = active.memory.memory();
+        rings::check(std::slice::from_ref(queue), &*memory, active.features)?;
+        Ok(relay)
     }
 
     /// What is served, and whom it interrupts; the device may have failed since that was checked.
