@@ -23,6 +23,8 @@ use virtio_fs_guest::{Mount, MountOptions, Payload};
 /// A multiple of every host's page.
 const PAGE: u64 = 64 << 10;
 const SIZE: u64 = 64 * PAGE;
+/// That can be mapped at a time.
+const FILES: usize = 4;
 const RDONLY: u32 = 0;
 const WRONLY: u32 = 1;
 const RDWR: u32 = 2;
@@ -49,7 +51,7 @@ fn guest() -> Guests {
 fn serving(serve: impl FnOnce(PathBuf, Arc<DaxWindow>) -> Arc<dyn Serve>) -> Guests {
     let directory = TempDir::new().unwrap();
     fs::write(directory.path().join("file"), pattern()).unwrap();
-    let daemons = Arc::new(DaxWindow::new(SIZE).unwrap());
+    let daemons = Arc::new(DaxWindow::new(SIZE).unwrap().limit_files(FILES));
     let filesystem = serve(directory.path().to_owned(), Arc::clone(&daemons));
     let place = Place::new();
     let theirs = Arc::clone(&daemons);
@@ -396,4 +398,27 @@ fn a_device_without_a_window_has_a_daemon_that_maps_nothing() {
     without.machine.start(&mut device);
     let mount = without.connection.mount(&dax()).unwrap();
     assert!(!mount.limits().agreed.contains(InitFlags::MAP_ALIGNMENT));
+}
+
+#[test]
+fn a_guest_does_not_keep_more_files_open_than_it_may() {
+    let mut guest = guest();
+    let names: Vec<_> = (0..=FILES).map(|number| format!("file{number}")).collect();
+    for name in &names {
+        fs::write(guest.directory.path().join(name), pattern()).unwrap();
+    }
+    let nodes: Vec<_> = names.iter().map(|name| guest.find(name)).collect();
+    let (last, first) = nodes.split_last().unwrap();
+    for (&node, at) in first.iter().zip(0..) {
+        guest.map(node, (0, 1), at).unwrap();
+    }
+    guest.map(first[0], (3, 2), 20).unwrap();
+    assert_eq!(guest.map(*last, (0, 1), 30).unwrap_err(), Errno::ENOMEM);
+    // Other requests have what they need.
+    guest.mount.open(*last, RDONLY).unwrap();
+    assert_eq!(guest.look(20), 4);
+    guest.remove(&[(1, 1)]).unwrap();
+    guest.map(*last, (2, 1), 30).unwrap();
+    assert_eq!(guest.look(30), 3);
+    assert_eq!(guest.mappings(), FILES + 1);
 }

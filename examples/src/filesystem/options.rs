@@ -52,6 +52,12 @@ pub(crate) struct Ways {
 }
 
 impl Ways {
+    /// Descriptors that may be open for requests: what is mapped keeps some, too.
+    fn descriptors(&self) -> usize {
+        let mapped = self.window.as_ref().map_or(0, |window| window.file_limit());
+        limits::usable_descriptors().saturating_sub(mapped)
+    }
+
     fn serve<F: FileSystem + 'static>(self, session: Session<F>) -> Arc<dyn Serve> {
         match self.window {
             Some(window) => Arc::new(session.with_window(window)),
@@ -90,7 +96,11 @@ impl FilesystemOptions {
 
     /// Serves the directory `root` to what has `ways`.
     pub(crate) fn serve(&self, root: &Path, ways: Ways) -> Result<Arc<dyn Serve>, Error> {
-        let filesystem = PassthroughFs::new(self.passthrough(root).migration(ways.migration))?;
+        let config = self
+            .passthrough(root)
+            .migration(ways.migration)
+            .max_descriptors(ways.descriptors());
+        let filesystem = PassthroughFs::new(config)?;
         Ok(ways.serve(Session::with_config(filesystem, self.session())))
     }
 
@@ -102,7 +112,7 @@ impl FilesystemOptions {
     ) -> Result<Arc<dyn Serve>, Error> {
         // They share what this process may have open.
         let share = |all: usize| all.checked_div(exports.len()).unwrap_or(all);
-        let descriptors = share(limits::usable_descriptors());
+        let descriptors = share(ways.descriptors());
         let mut whole = Exports::new();
         for export in exports {
             let mut config = self

@@ -2,6 +2,7 @@
 //! machine, with the options of the reference daemon.
 
 mod options;
+mod window;
 
 use std::os::unix::net::UnixListener;
 use std::process::ExitCode;

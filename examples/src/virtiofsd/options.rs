@@ -6,6 +6,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use vhost_user_fs::{DaxWindow, DaxWindowError, MAX_REQUEST_QUEUES, QueueAffinity, Tag};
 use virtio_fs_queue::PollLimit;
 
+use super::window;
 use crate::filesystem::{Export, FilesystemOptions, MigrationOptions};
 use crate::limits::LimitOptions;
 use crate::log::LogOptions;
@@ -111,7 +112,8 @@ pub(super) struct Options {
     /// files mapped there, and reads and writes them without a request and without a copy of its own.
     /// It takes a VMM that knows of it (vhost-user protocol feature SHMEM). Keep in mind that a file
     /// that is cut short on the host while a guest has it mapped ends the guest's program, or the
-    /// machine, and that a machine cannot be moved meanwhile
+    /// machine, and that a machine cannot be moved meanwhile. What is mapped keeps its file open, for
+    /// which a quarter of the limit on open files is there at most (see --rlimit-nofile)
     #[arg(long, value_name = "SIZE", value_parser = window_size)]
     dax_window: Option<u64>,
 
@@ -143,7 +145,7 @@ impl Options {
 
     /// Where files can be mapped.
     pub(super) fn window(&self) -> Result<Option<DaxWindow>, DaxWindowError> {
-        self.dax_window.map(DaxWindow::new).transpose()
+        self.dax_window.map(window::window).transpose()
     }
 
     /// What is shared, for whoever reads the log.

@@ -33,6 +33,7 @@ const MAX_MAPPINGS: usize = 8192;
 pub struct DaxWindow {
     /// Bytes.
     size: u64,
+    file_limit: usize,
     table: Mutex<Table>,
     /// That of the channel: it is shut down for whoever holds the table and waits to wait no more.
     socket: Mutex<Option<Arc<UnixStream>>>,
@@ -72,9 +73,28 @@ impl DaxWindow {
         }
         Ok(Self {
             size,
+            file_limit: MAX_MAPPINGS,
             table: Mutex::default(),
             socket: Mutex::new(None),
         })
+    }
+
+    /// This one with at most `files` open for what is mapped, each of which takes a descriptor of this
+    /// process: to map a part of yet another is ENOMEM. One more is needed while one takes the place
+    /// of another. Unless set, and at most, 8192, as many as there can be mappings.
+    ///
+    /// A guest can use them up in a window of any size: so leave enough to what else has files
+    /// open. A Linux guest needs no more than the window has pieces of 2 MiB.
+    #[must_use]
+    pub fn limit_files(mut self, files: usize) -> Self {
+        self.file_limit = files.min(MAX_MAPPINGS);
+        self
+    }
+
+    /// Most files that are open for what is mapped.
+    #[must_use]
+    pub const fn file_limit(&self) -> usize {
+        self.file_limit
     }
 
     /// How many mappings there are now: one of the guest's can have become several.
@@ -125,7 +145,7 @@ impl fuse_fs::DaxWindow for DaxWindow {
     }
 
     fn map(&self, file: BorrowedFd<'_>, mapping: Mapping) -> io::Result<()> {
-        self.table().map(file, mapping)
+        self.table().map(file, mapping, self.file_limit)
     }
 
     fn unmap(&self, offset: u64, len: u64) -> io::Result<()> {
@@ -138,7 +158,7 @@ impl fuse_fs::DaxWindow for DaxWindow {
 }
 
 impl Table {
-    fn map(&mut self, file: BorrowedFd<'_>, mapping: Mapping) -> io::Result<()> {
+    fn map(&mut self, file: BorrowedFd<'_>, mapping: Mapping, file_limit: usize) -> io::Result<()> {
         let Mapping {
             offset,
             len,
@@ -149,7 +169,7 @@ impl Table {
         if self.mapped.len() >= MAX_MAPPINGS - 1 {
             return Err(Errno::NOMEM.into());
         }
-        let file = self.files.share(file, writable)?;
+        let file = self.files.share(file, writable, file_limit)?;
         self.vacate(offset, offset.saturating_add(len))?;
         let mapped = Mapped {
             len,
@@ -410,6 +430,40 @@ mod tests {
         );
         window.clear();
         window.map(file.as_fd(), mapping(0, page, 0)).unwrap();
+        window.detach();
+        front_end.join().unwrap();
+    }
+
+    #[test]
+    fn only_so_many_files_are_open() {
+        let page = rustix::param::page_size() as u64;
+        let window = DaxWindow::new(64 * page).unwrap().limit_files(3);
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        window.attach(ours);
+        let front_end = front_end(theirs, |request| Some(says(request, 0)));
+        let files: Vec<_> = (0..5).map(|_| tempfile::tempfile().unwrap()).collect();
+        let map = |file: usize, at| {
+            let mapping = mapping(at * page, page, 0);
+            let error = |error: io::Error| error.raw_os_error().unwrap();
+            window.map(files[file].as_fd(), mapping).map_err(error)
+        };
+        let is_full = Err(Errno::NOMEM.raw_os_error());
+        for _ in 0..2 {
+            // However many parts of them are mapped.
+            for at in 0..30 {
+                map(at as usize % 3, at).unwrap();
+            }
+            assert_eq!([map(3, 30), map(4, 0)], [is_full; 2]);
+            assert_eq!(window.mappings(), 30, "nothing made room in vain");
+            window.unmap(0, page).unwrap();
+            assert_eq!(map(3, 30), is_full);
+            for at in (3..30).step_by(3) {
+                window.unmap(at * page, page).unwrap();
+            }
+            map(3, 30).unwrap();
+            assert_eq!(map(4, 31), is_full);
+            window.clear();
+        }
         window.detach();
         front_end.join().unwrap();
     }
