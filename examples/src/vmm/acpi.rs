@@ -1,6 +1,8 @@
 //! What the firmware tells the kernel (ACPI 6.5): its processors, the PCI bus, the serial port, and
 //! how to power off and reset. It is the model of "reduced hardware": nothing else is there.
 
+use std::ops::Range;
+
 use acpi_tables::Aml;
 use acpi_tables::aml::{
     AddressSpace, AddressSpaceCacheable, Device, EISAName, IO, Interrupt, Name, Package, Path,
@@ -21,13 +23,18 @@ use super::layout;
 const VENDOR: [u8; 6] = *b"EXAMPL";
 const TABLE: [u8; 8] = *b"VMM     ";
 
-/// Writes the tables for `processors` processors to where the kernel is told to look.
-pub(super) fn write(memory: &GuestMemoryMmap, processors: u8) -> GuestMemoryResult<()> {
+/// Writes the tables for `processors` processors, and a bus with `windows` of devices above the
+/// memory, to where the kernel is told to look.
+pub(super) fn write(
+    memory: &GuestMemoryMmap,
+    windows: &Range<u64>,
+    processors: u8,
+) -> GuestMemoryResult<()> {
     let mut tables = Tables {
         memory,
         next: layout::ACPI_TABLES + Rsdp::len() as u64,
     };
-    let devices = tables.add(&devices())?;
+    let devices = tables.add(&devices(windows))?;
     let fixed = tables.add(&fixed(devices))?;
     let interrupts = tables.add(&interrupts(processors))?;
     let mut all = XSDT::new(VENDOR, TABLE, 1);
@@ -57,14 +64,21 @@ impl Tables<'_> {
 }
 
 /// The differentiated system description table.
-fn devices() -> Sdt {
+fn devices(windows: &Range<u64>) -> Sdt {
     let last = layout::PCI_WINDOW + (layout::PCI_WINDOW_SIZE - 1);
     let cacheable = AddressSpaceCacheable::NotCacheable;
-    let window = AddressSpace::new_memory(cacheable, true, layout::PCI_WINDOW, last, None);
+    let registers = AddressSpace::new_memory(cacheable, true, layout::PCI_WINDOW, last, None);
     let bus = AddressSpace::new_bus_number(0_u16, 0);
     let ports = IO::new(layout::PCI_ADDRESS_PORT, layout::PCI_ADDRESS_PORT, 1, 8);
     let bus_id = Name::new(Path::new("_HID"), &EISAName::new("PNP0A03"));
-    let bus_resources = ResourceTemplate::new(vec![&bus, &ports, &window]);
+    let mut bus_resources: Vec<&dyn Aml> = vec![&bus, &ports, &registers];
+    let prefetchable = AddressSpaceCacheable::PreFetchable;
+    let last = windows.end.saturating_sub(1);
+    let large = AddressSpace::new_memory(prefetchable, true, windows.start, last, None);
+    if !windows.is_empty() {
+        bus_resources.push(&large);
+    }
+    let bus_resources = ResourceTemplate::new(bus_resources);
     let bus_resources = Name::new(Path::new("_CRS"), &bus_resources);
     let bus = Device::new(Path::new("PCI0"), vec![&bus_id, &bus_resources]);
 

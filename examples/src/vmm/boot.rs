@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use kvm_bindings::{kvm_regs, kvm_segment, kvm_sregs};
@@ -29,9 +30,9 @@ pub(super) enum Error {
     Told(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// Puts the kernel of `design` into `memory`, with what it is to know. Returns where its first
-/// processor begins.
-pub(super) fn load(memory: &Memory, design: &Design) -> Result<u64, Error> {
+/// Puts the kernel of `design` into `memory`, with what it is to know; of that, where `windows` of
+/// devices can be. Returns where its first processor begins.
+pub(super) fn load(memory: &Memory, windows: &Range<u64>, design: &Design) -> Result<u64, Error> {
     let (entry, mut header) = load_kernel(&memory.mapped, &design.kernel)?;
     let line = Cmdline::try_from(&design.command_line, COMMAND_LINE_LEN);
     let line = line.map_err(Error::CommandLine)?;
@@ -49,7 +50,7 @@ pub(super) fn load(memory: &Memory, design: &Design) -> Result<u64, Error> {
         .mapped
         .write_slice(&reset_code(), address)
         .map_err(told)?;
-    acpi::write(&memory.mapped, design.processors).map_err(told)?;
+    acpi::write(&memory.mapped, windows, design.processors).map_err(told)?;
     Ok(entry)
 }
 

@@ -8,6 +8,11 @@ pub(super) const LEN: usize = 256;
 const COMMAND: usize = 0x04;
 const STATUS: usize = 0x06;
 const FIRST_BAR: usize = 0x10;
+/// That of a memory which takes two registers, the third and the fourth.
+const LARGE_BAR: usize = FIRST_BAR + 4 * LARGE_MEMORY as usize;
+/// The number by which capabilities name it.
+pub(super) const LARGE_MEMORY: u8 = 2;
+const MEMORY_ENABLED: u16 = 1 << 1;
 const CAPABILITIES: usize = 0x34;
 const HEADER_LEN: usize = 0x40;
 
@@ -52,15 +57,40 @@ impl ConfigSpace {
     /// Gives it the first base address register: memory of `size` bytes, a power of two, at
     /// `address`. The guest may move it.
     pub(super) fn add_memory(&mut self, address: u32, size: u32) {
-        const MEMORY_AND_BUS_MASTER: u16 = 1 << 1 | 1 << 2;
+        const BUS_MASTER: u16 = 1 << 2;
         self.put(FIRST_BAR, &address.to_le_bytes());
         self.allow(FIRST_BAR, &(!(size - 1)).to_le_bytes());
-        self.allow(COMMAND, &MEMORY_AND_BUS_MASTER.to_le_bytes());
+        self.allow(COMMAND, &(MEMORY_ENABLED | BUS_MASTER).to_le_bytes());
     }
 
     /// Where its memory is, as the guest has it now.
     pub(super) fn memory(&self) -> u32 {
         self.u32_at(FIRST_BAR)
+    }
+
+    /// Gives it memory that can be above 4 GiB, and that nothing happens by reading of: `size` bytes,
+    /// a power of two, at `address`. The guest may move it.
+    pub(super) fn add_large_memory(&mut self, address: u64, size: u64) {
+        const WIDE_AND_PREFETCHABLE: u64 = 2 << 1 | 1 << 3;
+        self.put(LARGE_BAR, &(address | WIDE_AND_PREFETCHABLE).to_le_bytes());
+        self.allow(LARGE_BAR, &(!(size - 1)).to_le_bytes());
+    }
+
+    /// Where its large memory is, as the guest has it now, if it lets it be used.
+    pub(super) fn large_memory(&self) -> Option<u64> {
+        const ADDRESS: u32 = !0xf;
+        let [low, high] = [LARGE_BAR, LARGE_BAR + 4].map(|at| self.u32_at(at));
+        let enabled = self.u32_at(COMMAND) & u32::from(MEMORY_ENABLED) != 0;
+        enabled.then_some(u64::from(high) << 32 | u64::from(low & ADDRESS))
+    }
+
+    /// Whether `other` differs in no more than what the guest may write.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        let bytes = self.bytes.iter().zip(&other.bytes).zip(&self.writable);
+        let mut differences = bytes.map(|((one, other), writable)| (one ^ other) & !writable);
+        self.bytes.len() == other.bytes.len()
+            && self.writable == other.writable
+            && differences.all(|it| it == 0)
     }
 
     /// Adds a capability with what follows its two header bytes, and returns its offset.
@@ -143,6 +173,41 @@ mod tests {
         // There is no second one.
         space.write(FIRST_BAR + 4, &u32::MAX.to_le_bytes());
         assert_eq!(space.u32_at(FIRST_BAR + 4), 0);
+    }
+
+    #[test]
+    fn large_memory_can_be_anywhere() {
+        const SIZE: u64 = 64 << 20;
+        let mut space = space();
+        space.add_memory(0, 0x4000);
+        space.add_large_memory(1 << 32, SIZE);
+        assert_eq!(space.large_memory(), None);
+        space.write(COMMAND, &MEMORY_ENABLED.to_le_bytes());
+        assert_eq!(space.large_memory(), Some(1 << 32));
+        for half in [LARGE_BAR, LARGE_BAR + 4] {
+            space.write(half, &u32::MAX.to_le_bytes());
+        }
+        assert_eq!(space.u32_at(LARGE_BAR), !(SIZE as u32 - 1) | 0b1100);
+        assert_eq!(space.u32_at(LARGE_BAR + 4), u32::MAX);
+        space.write(LARGE_BAR, &[0; 4]);
+        space.write(LARGE_BAR + 4, &3_u32.to_le_bytes());
+        assert_eq!(space.large_memory(), Some(3 << 32));
+    }
+
+    #[test]
+    fn what_the_guest_writes_makes_no_other_function() {
+        let [mut one, mut other] = [space(), space()];
+        for space in [&mut one, &mut other] {
+            space.add_memory(0xc000_0000, 0x4000);
+            space.add_large_memory(1 << 32, 4 << 20);
+        }
+        other.write(FIRST_BAR, &[0xff; 16]);
+        assert!(one.is_like(&other) && other.is_like(&one));
+        other.add_large_memory(1 << 32, 2 << 20);
+        assert!(!one.is_like(&other));
+        let [plain, mut longer] = [space(), space()];
+        longer.add_capability(0x09, &[2; 15]);
+        assert!(!plain.is_like(&longer));
     }
 
     #[test]

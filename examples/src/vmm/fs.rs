@@ -1,5 +1,6 @@
 //! The virtio-fs devices themselves, which outlive the machines that they are part of.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,6 +10,7 @@ use virtio_fs_device::{Device, DeviceConfig, InProcess, State, Tag, VhostUser};
 use vm_memory::GuestMemoryMmap;
 
 use super::options::{FsOptions, Server};
+use super::window::Window;
 use crate::limits;
 
 type Inner = Device<&'static GuestMemoryMmap>;
@@ -20,6 +22,8 @@ pub(super) enum Error {
     Daemon(Tag, PathBuf, #[source] virtio_fs_device::Error),
     #[error("--fs tag={0},dir={1}: {2}")]
     InProcess(Tag, PathBuf, #[source] virtio_fs_device::Error),
+    #[error("--fs tag={0},window={1}: no address space: {2}")]
+    Window(Tag, u64, #[source] io::Error),
     #[error("--fs tag={0}: {1}")]
     Directory(Tag, #[source] NewError),
 }
@@ -29,6 +33,7 @@ pub(super) enum Error {
 pub(super) struct FsDevice {
     tag: Tag,
     device: Arc<Mutex<Inner>>,
+    window: Option<Window>,
 }
 
 impl FsDevice {
@@ -41,8 +46,11 @@ impl FsDevice {
             request_queues: Some(options.num_queues),
             queue_size: options.queue_size,
         };
+        let window =
+            |size| Window::new(size).map_err(|error| Error::Window(tag.clone(), size, error));
+        let window = options.window.map(window).transpose()?;
         let device = match &options.server {
-            Server::Daemon(socket) => Device::vhost_user(&config, VhostUser::new(socket))
+            Server::Daemon(socket) => Device::vhost_user(&config, daemon(socket, window))
                 .map_err(|error| Error::Daemon(tag.clone(), socket.clone(), error)),
             Server::Directory(directory) => {
                 let filesystem = filesystem(directory, devices);
@@ -52,12 +60,24 @@ impl FsDevice {
                     .map_err(|error| Error::InProcess(tag.clone(), directory.clone(), error))
             }
         };
-        let device = Arc::new(Mutex::new(device?));
-        Ok(Self { tag, device })
+        let device = device?;
+        let window = window.and_then(|window| window.cut(device.window_size().unwrap_or(0)));
+        if options.window.is_some() && window.is_none() {
+            tracing::warn!(%tag, "there is no DAX window: the daemon wants none (--dax-window)");
+        }
+        Ok(Self {
+            tag,
+            device: Arc::new(Mutex::new(device)),
+            window,
+        })
     }
 
     pub(super) fn tag(&self) -> &Tag {
         &self.tag
+    }
+
+    pub(super) fn window(&self) -> Option<Window> {
+        self.window
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -78,6 +98,15 @@ impl FsDevice {
         let device = self.lock();
         (device.features(), device.queue_max_sizes().to_vec())
     }
+}
+
+fn daemon(socket: &Path, window: Option<Window>) -> VhostUser {
+    let mut daemon = VhostUser::new(socket);
+    daemon.window = window.map(|window| virtio_fs_device::Window {
+        size: window.size,
+        mapper: Arc::clone(window.reserved) as _,
+    });
+    daemon
 }
 
 fn filesystem(directory: &Path, devices: usize) -> Result<InProcess, NewError> {

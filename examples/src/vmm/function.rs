@@ -11,11 +11,12 @@ use virtio_fs_device::{Activation, Event, Interrupt, QueueSetup, RingAddresses, 
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use super::config_space::{ConfigSpace, Identity};
+use super::config_space::{ConfigSpace, Identity, LARGE_MEMORY};
 use super::fs::FsDevice;
 use super::msix::{self, Msix, MsixState};
 use super::registers::{self, Registers, Request};
 use super::vm::Vm;
+use super::window::{Slot, Window};
 
 /// What lies where in the function's memory.
 pub(super) const MEMORY_LEN: u32 = 0x4000;
@@ -44,6 +45,8 @@ pub(super) enum Error {
     Event(#[from] io::Error),
     #[error("KVM takes no eventfd: {0}")]
     Kvm(#[from] kvm_ioctls::Error),
+    #[error("it was saved as another one: by a daemon, or --fs, with other options")]
+    Other,
     #[error(transparent)]
     Device(#[from] virtio_fs_device::Error),
 }
@@ -59,16 +62,18 @@ pub(super) struct Function {
     lines: Arc<Lines>,
     memory: &'static GuestMemoryMmap,
     device: FsDevice,
+    window: Option<Slot>,
 }
 
 impl Function {
-    /// Makes `device` a function whose memory is at `address` at first. The guest's notifications go
-    /// from KVM to the device.
+    /// Makes `device` a function whose memory is at `address` at first, and its window, in that slot,
+    /// at the address beside it. The guest's notifications go from KVM to the device.
     pub(super) fn new(
         vm: &Arc<Vm>,
         device: &FsDevice,
         memory: &'static GuestMemoryMmap,
         address: u32,
+        window: Option<(Slot, u64)>,
     ) -> Result<Self, Error> {
         let (features, queue_sizes) = device.offer();
         let queues = queue_sizes.len();
@@ -83,7 +88,10 @@ impl Function {
             vm.fd.register_ioevent(&kick, &at, NoDatamatch)?;
             kicks.push(kick);
         }
-        let (config, msix) = config_space(address, vector_count);
+        let (mut config, msix) = config_space(address, vector_count);
+        if let Some((slot, address)) = &window {
+            add_window(&mut config, slot.window(), *address);
+        }
         Ok(Self {
             config,
             msix,
@@ -93,6 +101,7 @@ impl Function {
             lines: Arc::default(),
             memory,
             device: device.clone(),
+            window: window.map(|(slot, _)| slot),
         })
     }
 
@@ -106,6 +115,9 @@ impl Function {
         self.config.write(offset, data);
         if let Err(error) = self.vectors.set_control(self.msix_control_word()) {
             self.fail("KVM does not take an interrupt", &error);
+        }
+        if let Err(error) = self.place_window() {
+            self.fail("KVM does not place the DAX window", &error);
         }
     }
 
@@ -172,7 +184,11 @@ impl Function {
 
     /// Takes over what was saved. The device is paused then.
     pub(super) fn restore(&mut self, state: FunctionState) -> Result<(), Error> {
+        if !self.config.is_like(&state.config) {
+            return Err(Error::Other);
+        }
         self.config = state.config;
+        self.place_window()?;
         self.registers = state.registers;
         self.vectors.restore(&state.vectors)?;
         self.vectors.set_control(self.msix_control_word())?;
@@ -257,6 +273,14 @@ impl Function {
         })
     }
 
+    /// Has the guest find the window where it has put it.
+    fn place_window(&mut self) -> Result<(), kvm_ioctls::Error> {
+        let address = self.config.large_memory();
+        self.window
+            .as_mut()
+            .map_or(Ok(()), |slot| slot.place(address))
+    }
+
     fn fail(&mut self, what: &str, error: &impl std::error::Error) {
         tracing::error!(tag = %self.tag(), %error, "{what}");
         self.registers.fail();
@@ -328,25 +352,35 @@ fn config_space(address: u32, vectors: u16) -> (ConfigSpace, usize) {
         (3, INTERRUPT_STATUS, 1, &[]),
         (4, DEVICE, CONFIG_LEN, &[]),
     ] {
-        add_virtio_capability(&mut space, kind, offset, len, more);
+        add_virtio_capability(&mut space, [kind, 0], [offset, len].map(offset_bytes), more);
     }
     (space, msix)
 }
 
-/// Says where registers of a kind are: `virtio_pci_cap`, and what follows it.
+/// Says where the DAX window is: `virtio_pci_cap64`. It is the shared memory region 0.
+fn add_window(space: &mut ConfigSpace, window: Window, address: u64) {
+    const SHARED_MEMORY: u8 = 8;
+    space.add_large_memory(address, window.memory_len());
+    let [low, high] = [window.size as u32, (window.size >> 32) as u32].map(u32::to_le_bytes);
+    let nothing = [0; 4];
+    let more = [nothing, high].concat();
+    add_virtio_capability(space, [SHARED_MEMORY, LARGE_MEMORY], [nothing, low], &more);
+}
+
+/// Says in which memory, and where in it, what is of a kind: `virtio_pci_cap`, and what follows it.
 fn add_virtio_capability(
     space: &mut ConfigSpace,
-    kind: u8,
-    offset: usize,
-    len: usize,
+    [kind, memory]: [u8; 2],
+    [offset, len]: [[u8; 4]; 2],
     more: &[u8],
 ) {
     const VENDOR_SPECIFIC: u8 = 0x09;
     const HEADER_LEN: usize = 16;
     let total = u8::try_from(HEADER_LEN + more.len()).unwrap_or(u8::MAX);
-    // In the first memory, without an id of its own.
-    let head = [total, kind, 0, 0, 0, 0];
-    let body = [&head[..], &offset_bytes(offset), &offset_bytes(len), more].concat();
+    // The first, or the only one, of its kind.
+    let id = 0;
+    let head = [total, kind, memory, id, 0, 0];
+    let body = [&head[..], &offset, &len, more].concat();
     space.add_capability(VENDOR_SPECIFIC, &body);
 }
 

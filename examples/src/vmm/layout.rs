@@ -1,9 +1,16 @@
-//! Where things are in the guest's address space, below 4 GiB as on any PC.
+//! Where things are in the guest's address space, below 4 GiB as on any PC, and above its memory.
 
 /// First address of the hole in the memory, where devices are.
 pub(super) const HOLE: u64 = 0xc000_0000;
 /// Where memory that found no room below the hole goes on.
 pub(super) const HIGH_MEMORY: u64 = 1 << 32;
+
+/// Where DAX windows may begin: above all of `memory_size` bytes of memory, and apart from its last
+/// section (`SECTION_SIZE_BITS` of Linux, which has memory come and go in those).
+pub(super) const fn windows(memory_size: u64) -> u64 {
+    const GIB: u64 = 1 << 30;
+    (HIGH_MEMORY + memory_size.saturating_sub(HOLE)).next_multiple_of(GIB)
+}
 
 /// The registers of the PCI functions, one after the other.
 pub(super) const PCI_WINDOW: u32 = 0xc000_0000;

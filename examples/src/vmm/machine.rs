@@ -17,9 +17,11 @@ use super::fs::FsDevice;
 use super::function::{self, Function, FunctionState};
 use super::gate::Gate;
 use super::memory::Memory;
+use super::patience::Patience;
 use super::processor::{self, ProcessorState};
 use super::serial::{self, Port, PortState};
 use super::vm::{Refused, Vm, VmState};
+use super::window::{Places, Slot};
 use super::{boot, layout};
 
 /// What a machine says of itself.
@@ -71,6 +73,8 @@ pub(super) struct Parts {
     pub(super) memory: &'static Memory,
     pub(super) design: Design,
     pub(super) devices: Vec<FsDevice>,
+    /// Where their DAX windows are.
+    pub(super) windows: Places,
     /// The serial port of the machine that there is.
     pub(super) serial: Arc<Mutex<Option<Port>>>,
     /// Called by the processors' threads.
@@ -94,7 +98,7 @@ impl Machine {
     /// A machine that begins with its kernel.
     pub(super) fn new(parts: &Parts) -> Result<Self, Error> {
         let machine = Self::assemble(parts, &PortState::default(), 0)?;
-        let entry = boot::load(parts.memory, &parts.design)?;
+        let entry = boot::load(parts.memory, &parts.windows.all, &parts.design)?;
         if let Some(first) = machine.processors.first() {
             processor::begin(&lock(&first.fd), entry)?;
         }
@@ -156,14 +160,15 @@ impl Machine {
         let vm = Arc::new(Vm::new(&parts.kvm, &parts.memory.mapped)?);
         *lock(&parts.serial) = Some(serial::new(&vm, serial)?);
         let addresses = (layout::PCI_WINDOW..).step_by(function::MEMORY_LEN as usize);
-        let functions = parts
-            .devices
-            .iter()
-            .zip(addresses)
-            .map(|(device, address)| {
-                let function = Function::new(&vm, device, &parts.memory.mapped, address);
-                function.map_err(|error| Error::Function(device.tag().clone(), error))
-            });
+        let devices = parts.devices.iter().zip(&parts.windows.each);
+        let functions = devices.zip(addresses).zip(0..);
+        let functions = functions.map(|(((device, place), address), index)| {
+            let bus = &parts.windows.all;
+            let slot = |window| Slot::new(&vm, index, window, bus.clone());
+            let window = device.window().map(slot).zip(*place);
+            let function = Function::new(&vm, device, &parts.memory.mapped, address, window);
+            function.map_err(|error| Error::Function(device.tag().clone(), error))
+        });
         let functions = functions.collect::<Result<_, _>>()?;
         let mut machine = Self {
             bus: Arc::new(Bus::new(Arc::clone(&parts.serial), functions, pci_address)),
@@ -197,8 +202,9 @@ impl Machine {
         let run = {
             let fd = Arc::clone(&fd);
             move || {
+                let mut patience = Patience::new();
                 while gate.pass() {
-                    if let Some(said) = run(&mut lock(&fd), &bus, &gate) {
+                    if let Some(said) = run(&mut lock(&fd), &bus, &gate, &mut patience) {
                         say(said);
                         break;
                     }
@@ -240,7 +246,11 @@ impl Drop for Machine {
 }
 
 /// Runs a processor until the gate is closed, or it says something.
-fn run(processor: &mut VcpuFd, bus: &Bus, gate: &Gate) -> Option<Said> {
+fn run(processor: &mut VcpuFd, bus: &Bus, gate: &Gate, patience: &mut Patience) -> Option<Said> {
+    let nothing_there = |patience: &mut Patience| {
+        let why = "it uses memory of a DAX window where no file is mapped, or none any more";
+        (!patience.wait()).then(|| Said::Broken(why.to_owned()))
+    };
     while gate.is_open() {
         match processor.run() {
             Ok(VcpuExit::IoIn(port, data)) => bus.read_port(port, data),
@@ -253,9 +263,19 @@ fn run(processor: &mut VcpuFd, bus: &Bus, gate: &Gate) -> Option<Said> {
             Ok(VcpuExit::MmioWrite(address, data)) => bus.write_memory(address, data),
             // A triple fault, which resets a PC.
             Ok(VcpuExit::Shutdown) => return Some(Said::Power(Power::Reset)),
+            Ok(VcpuExit::MemoryFault { .. }) => {
+                if let Some(said) = nothing_there(patience) {
+                    return Some(said);
+                }
+            }
             Ok(exit) => return Some(Said::Broken(format!("{exit:?}"))),
             Err(error) => match Errno::from_raw_os_error(error.errno()) {
                 Errno::INTR | Errno::AGAIN => {}
+                Errno::FAULT => {
+                    if let Some(said) = nothing_there(patience) {
+                        return Some(said);
+                    }
+                }
                 _ => return Some(Said::Broken(error.to_string())),
             },
         }

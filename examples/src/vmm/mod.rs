@@ -13,12 +13,14 @@ mod machine;
 mod memory;
 mod msix;
 mod options;
+mod patience;
 mod processor;
 mod registers;
 mod serial;
 mod snapshot;
 mod sys;
 mod vm;
+mod window;
 
 use std::io;
 use std::os::unix::net::UnixListener;
@@ -39,6 +41,7 @@ use machine::{Machine, Parts, Said};
 use memory::Memory;
 use options::{FsOptions, Options};
 use snapshot::{Saved, Snapshot};
+use window::{Places, Window};
 
 /// What the program is called.
 const NAME: &str = "vmm";
@@ -52,6 +55,10 @@ enum Error {
     Memory(#[source] io::Error),
     #[error("cannot listen on {0}: {1}; remove it, or choose another --api-socket")]
     Listen(PathBuf, #[source] io::Error),
+    #[error(
+        "the processors reach no more than {0} GiB, too little for the memory and the windows of --fs"
+    )]
+    Windows(u64),
     #[error("no thread: {0}")]
     Thread(#[source] io::Error),
     #[error("a processor of the guest does not go on: {0}")]
@@ -64,6 +71,8 @@ enum Error {
     Signals(#[from] signals::Error),
     #[error(transparent)]
     Device(#[from] fs::Error),
+    #[error(transparent)]
+    Refused(#[from] vm::Refused),
     #[error(transparent)]
     Machine(#[from] machine::Error),
     #[error(transparent)]
@@ -116,13 +125,17 @@ impl Vmm {
             Some((snapshot, _)) => (snapshot.memory_size, snapshot.design.clone()),
             None => (options.memory, options.design()),
         };
+        let kvm = Kvm::new().map_err(Error::Kvm)?;
+        let devices = devices(&options.fs)?;
+        let windows = place_windows(&kvm, size, &devices)?;
         let said = sender.clone();
         let parts = Parts {
-            kvm: Kvm::new().map_err(Error::Kvm)?,
+            kvm,
             // For as long as the process: KVM and daemons have it.
             memory: Box::leak(Box::new(Memory::new(size).map_err(Error::Memory)?)),
             design,
-            devices: devices(&options.fs)?,
+            devices,
+            windows,
             serial: Arc::default(),
             say: Arc::new(move |it| send(&said, Event::Said(it))),
         };
@@ -192,7 +205,11 @@ impl Vmm {
         let devices = self.parts.devices.iter().map(|device| {
             let status = device.lock().status();
             let daemon = if status.connected { "" } else { " (no daemon)" };
-            format!(", {} {}{daemon}", device.tag(), status.state)
+            let mapped = match status.window.map_or(0, |window| window.mappings) {
+                0 => String::new(),
+                count => format!(" ({count} mappings)"),
+            };
+            format!(", {} {}{daemon}{mapped}", device.tag(), status.state)
         });
         let machine = if self.paused { "paused" } else { "running" };
         machine.to_owned() + &devices.collect::<String>()
@@ -252,6 +269,18 @@ impl Vmm {
 fn devices(options: &[FsOptions]) -> Result<Vec<FsDevice>, fs::Error> {
     let device = |device| FsDevice::new(device, options.len());
     options.iter().map(device).collect()
+}
+
+/// Finds places for the DAX windows, if the processors reach that far.
+fn place_windows(kvm: &Kvm, memory_size: u64, devices: &[FsDevice]) -> Result<Places, Error> {
+    let windows = devices.iter().map(FsDevice::window);
+    let lens = windows.map(|window| window.map(Window::memory_len));
+    let places = Places::new(memory_size, lens);
+    let reach = processor::reach(kvm)?;
+    if places.all.end > reach && !places.all.is_empty() {
+        return Err(Error::Windows(reach >> 30));
+    }
+    Ok(places)
 }
 
 fn send(events: &Sender<Event>, event: Event) {

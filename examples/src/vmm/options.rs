@@ -4,7 +4,9 @@ use clap::Parser;
 use virtio_fs_device::{MAX_QUEUE_SIZE, MAX_REQUEST_QUEUES, Tag};
 
 use super::machine::Design;
+use super::window::PIECE;
 use crate::log::LogOptions;
+use crate::size;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -20,6 +22,11 @@ Examples:
         --fs tag=root,socket=/run/root.sock,num_queues=2 \\
         --fs tag=data,dir=/srv/data,num_queues=2
 
+  Have the guest use files in the host's memory, without a copy of its own. It mounts
+  with: mount -t virtiofs -o dax=always data /mnt
+    virtiofsd --socket-path=/run/data.sock --shared-dir=/srv/data --dax-window=1G &
+    vmm --fs tag=data,socket=/run/data.sock,window=1G ...
+
   Save the machine, end it, and go on with it later:
     vmm --api-socket=/run/vmm.sock ... &
     printf 'pause\\nsnapshot /srv/saved\\nquit\\n' | nc -U /run/vmm.sock
@@ -29,6 +36,11 @@ A daemon that dies takes the guest's open files along: the device is \"failed\" 
 the guest is told that it needs a reset, and \"reset\" has it begin anew, with the
 next daemon that listens there. A snapshot does not contain the files: they are to
 be as they were. With dir=DIR, whoever attacks the device attacks vmm itself.
+
+A machine whose guest has files mapped in a DAX window (mounted with dax=always) is
+not saved; \"status\" says how many mappings there are. Those go with \"reset\", and with
+the daemon: a guest that still uses such memory then, or that of a file which somebody
+on the host cut short, is waited for for ten seconds; then vmm ends with an error.
 
 The kernel needs virtio-fs and PCI (CONFIG_VIRTIO_FS, CONFIG_VIRTIO_PCI) built in
 to have its root there. The console is standard input and output; a terminal
@@ -66,10 +78,11 @@ pub(super) struct Options {
     pub(super) cpus: u8,
 
     /// A virtio-fs device: its tag, the socket of its daemon or a directory that is shared without
-    /// one, how many request queues it has, and of how many descriptors. To be repeated for several
+    /// one, how many request queues it has, of how many descriptors, and the size of its DAX window,
+    /// as large a part of which as the daemon wants the guest gets. To be repeated for several
     #[arg(
         long,
-        value_name = "tag=TAG,socket=PATH|dir=DIR[,num_queues=N][,queue_size=N]",
+        value_name = "tag=TAG,socket=PATH|dir=DIR[,num_queues=N][,queue_size=N][,window=SIZE]",
         value_parser = FsOptions::parse
     )]
     pub(super) fs: Vec<FsOptions>,
@@ -114,13 +127,16 @@ pub(super) struct FsOptions {
     pub(super) server: Server,
     pub(super) num_queues: u16,
     pub(super) queue_size: u16,
+    /// Bytes of its DAX window, where it is to have one.
+    pub(super) window: Option<u64>,
 }
 
 impl FsOptions {
     fn parse(text: &str) -> Result<Self, String> {
         const ONE_SERVER: &str = "one of socket=PATH, where its daemon listens, and dir=DIR, which \
                                   vmm shares itself, is needed";
-        let (mut tag, mut server, mut num_queues, mut queue_size) = (None, None, 1, MAX_QUEUE_SIZE);
+        let (mut tag, mut server, mut window) = (None, None, None);
+        let (mut num_queues, mut queue_size) = (1, MAX_QUEUE_SIZE);
         for part in text.split(',') {
             let (name, value) = part.split_once('=').ok_or(format!("{part} has no value"))?;
             match name {
@@ -130,17 +146,22 @@ impl FsOptions {
                 "dir" => server = Some(Server::Directory(value.into())),
                 "num_queues" => num_queues = number(name, value, MAX_REQUEST_QUEUES)?,
                 "queue_size" => queue_size = number(name, value, MAX_QUEUE_SIZE)?,
+                "window" => window = Some(window_size(value)?),
                 _ => return Err(format!("there is no {name}")),
             }
         }
         if !queue_size.is_power_of_two() {
             return Err(format!("queue_size is a power of two, not {queue_size}"));
         }
+        if window.is_some() && matches!(server, Some(Server::Directory(_))) {
+            return Err("window=SIZE is for a daemon, with socket=PATH".to_owned());
+        }
         Ok(Self {
             tag: tag.ok_or("tag=TAG is missing, which the guest mounts it by")?,
             server: server.ok_or(ONE_SERVER)?,
             num_queues,
             queue_size,
+            window,
         })
     }
 }
@@ -151,6 +172,19 @@ fn number(name: &str, value: &str, most: u16) -> Result<u16, String> {
         .ok()
         .filter(|number| (1..=most).contains(number));
     number.ok_or(format!("{name} is a number from 1 to {most}, not {value}"))
+}
+
+/// Most bytes of a window.
+const MOST_WINDOW: u64 = 1 << 40;
+
+fn window_size(text: &str) -> Result<u64, String> {
+    let size = size::bytes(text);
+    size.filter(|size| (PIECE..=MOST_WINDOW).contains(size) && size.is_multiple_of(PIECE))
+        .ok_or(format!(
+            "window is a multiple of {}M, up to {}G, not {text}",
+            PIECE >> 20,
+            MOST_WINDOW >> 30
+        ))
 }
 
 /// Most memory, which is more than the tables of a boot allow for.
@@ -189,25 +223,31 @@ mod tests {
 
     #[test]
     fn devices_are_described() {
-        let full = "tag=data,socket=/run/data.sock,num_queues=2,queue_size=512";
+        let full = "tag=data,socket=/run/data.sock,num_queues=2,queue_size=512,window=6M";
         let options = FsOptions::parse(full).unwrap();
         assert_eq!(options.tag.to_string(), "data");
         assert_eq!(options.server, Server::Daemon("/run/data.sock".into()));
         assert_eq!((options.num_queues, options.queue_size), (2, 512));
+        assert_eq!(options.window, Some(6 << 20));
         let short = FsOptions::parse("dir=/srv,tag=t").unwrap();
         assert_eq!(short.server, Server::Directory("/srv".into()));
         assert_eq!((short.num_queues, short.queue_size), (1, MAX_QUEUE_SIZE));
+        assert_eq!(short.window, None);
     }
 
     #[test]
     fn devices_are_refused_with_the_reason() {
-        let reason = |text| FsOptions::parse(text).unwrap_err();
+        let reason = |text: &str| FsOptions::parse(text).unwrap_err();
         assert!(reason("socket=s").contains("tag=TAG"));
         assert!(reason("tag=t").contains("socket=PATH"));
         assert!(reason("tag=t,socket=s,dir=d").contains("one of"));
         assert!(reason("tag=t,socket=s,queue_size=100").contains("power of two"));
         assert!(reason("tag=t,socket=s,num_queues=0").contains("1 to 255"));
         assert!(reason("tag=t,socket=s,dax=on").contains("dax"));
+        for size in ["", "0", "2", "3M", "2049G", "all"] {
+            assert!(reason(&format!("tag=t,socket=s,window={size}")).contains("2M"));
+        }
+        assert!(reason("tag=t,dir=d,window=2M").contains("socket=PATH"));
         assert!(reason("tag=t,socket").contains("no value"));
     }
 

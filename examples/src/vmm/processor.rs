@@ -37,6 +37,18 @@ pub(super) fn new(kvm: &Kvm, vm: &Vm, id: u8) -> Result<VcpuFd, Refused> {
     Ok(processor)
 }
 
+/// The end of what processors can address of memory, in bytes.
+pub(super) fn reach(kvm: &Kvm) -> Result<u64, Refused> {
+    const SIZES_OF_ADDRESSES: u32 = 0x8000_0008;
+    const FEWEST: u32 = 36;
+    let features = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES);
+    let features = features.map_err(refused("tell what it supports"))?;
+    let sizes = features.as_slice().iter();
+    let mut sizes = sizes.filter(|leaf| leaf.function == SIZES_OF_ADDRESSES);
+    let bits = sizes.next().map_or(FEWEST, |leaf| leaf.eax & 0xff);
+    Ok(1_u64.checked_shl(bits).unwrap_or(u64::MAX))
+}
+
 /// Has the first processor begin at `entry`. The others wait for it to start them.
 pub(super) fn begin(processor: &VcpuFd, entry: u64) -> Result<(), Refused> {
     let set = || {

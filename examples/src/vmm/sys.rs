@@ -7,6 +7,11 @@ use kvm_ioctls::{Cap, Error, VcpuFd, VmFd};
 use rustix::io::Errno;
 use vm_memory::{Address as _, GuestMemoryBackend as _, GuestMemoryMmap, GuestMemoryRegion as _};
 
+use super::window::Window;
+
+/// How many slots of KVM's the guest's memory has at most. Others have numbers from here on.
+pub(super) const MEMORY_SLOTS: u32 = 2;
+
 /// Gives the guest all of `memory`.
 ///
 /// # Errors
@@ -26,6 +31,29 @@ pub(super) fn set_memory(vm: &VmFd, memory: &'static GuestMemoryMmap) -> Result<
         unsafe { vm.set_user_memory_region(region) }?;
     }
     Ok(())
+}
+
+/// Gives the guest `window` at `address`, or takes away what it has by the slot.
+///
+/// # Errors
+/// Those of `KVM_SET_USER_MEMORY_REGION`.
+pub(super) fn set_window(
+    vm: &VmFd,
+    slot: u32,
+    window: Window,
+    address: Option<u64>,
+) -> Result<(), Error> {
+    let region = kvm_userspace_memory_region {
+        slot,
+        flags: 0,
+        guest_phys_addr: address.unwrap_or(0),
+        // Without a size the slot is removed.
+        memory_size: address.map_or(0, |_| window.size.min(window.reserved.size())),
+        userspace_addr: window.reserved.address() as u64,
+    };
+    // SAFETY: the address and the size are within address space that is reserved for as long as the
+    // process, because `reserved` is never dropped, and in which there is no object of Rust's.
+    unsafe { vm.set_user_memory_region(region) }
 }
 
 /// Restores the floating point registers and the like of a processor of `vm`.

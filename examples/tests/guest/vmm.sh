@@ -25,7 +25,7 @@ start_daemons() {
 
 start_data_daemon() {
     # By their handles those files are found that have no name.
-    start_daemon data --shared-dir="$DATA" --migration-mode=file-handles
+    start_daemon data --shared-dir="$DATA" --migration-mode=file-handles --dax-window=32M
 }
 
 start_daemon() {
@@ -38,7 +38,7 @@ start_daemon() {
 # Starts the VMM with a device by each of the daemons, and with the options given.
 start_vmm_on_daemons() {
     start_vmm --fs "tag=root,socket=$HERE/root.sock" \
-        --fs "tag=data,socket=$HERE/data.sock,queue_size=512" "$@"
+        --fs "tag=data,socket=$HERE/data.sock,queue_size=512,window=64M" "$@"
 }
 
 # Starts the VMM with devices that it serves itself, and with the options given.
@@ -160,6 +160,21 @@ pauses_under_io() {
     (cd "$DATA/io" && [ "$(ls | wc -l)" = 9 ] && md5sum --quiet -c sums)
 }
 
+# What the guest maps is memory of its machine, which is not saved then.
+uses_dax() {
+    inner_step 'mount -t virtiofs -o dax=always'
+    inner_step dax
+    (cd "$DATA/mapped" && md5sum --quiet -c sums)
+    ask status | grep 'running, root active, data active ([0-9]* mappings)'
+    ask pause
+    not ask snapshot "$STATE/saved" >"$STATE/refusal"
+    grep 'error the device data: .* mappings in its DAX window' "$STATE/refusal"
+    ask resume
+    inner_step 'rm -rf mapped'
+    inner_step 'mount -t virtiofs'
+    is 'running, root active, data active'
+}
+
 # The guest is the same, in another process, on other daemons, while the first still have its files.
 goes_on_elsewhere() {
     inner_step open
@@ -256,7 +271,7 @@ goes_on_later() {
 
 in_turn() {
     use first
-    run_steps boots_on_daemons works pauses_under_io goes_on_elsewhere &&
+    run_steps boots_on_daemons works pauses_under_io uses_dax goes_on_elsewhere &&
         use second &&
         run_steps reboots loses_a_daemon_under_io is_reset_without_a_daemon powers_off &&
         use third &&

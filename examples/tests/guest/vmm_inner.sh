@@ -25,6 +25,7 @@ check() {
     echo 3 >/proc/sys/vm/drop_caches
     md5sum --quiet -c sums
     [ ! -e io/sums ] || (cd io && md5sum --quiet -c sums)
+    [ ! -e mapped ] || (cd mapped && md5sum --quiet -c sums)
     [ ! -e busy.sums ] || md5sum --quiet -c busy.sums
 }
 
@@ -65,6 +66,33 @@ endlessly() {
     done
 }
 
+# All files of the share are used where the host has them. Of those that are larger than the window,
+# or more, it has a part at a time.
+dax() {
+    grep ' /run/data virtiofs .*dax=always' /proc/mounts
+    check
+    rm -rf mapped
+    mkdir mapped
+    for piece in $(seq 40); do
+        cat random
+        echo "$piece"
+    done >mapped/large
+    for file in $(seq 6); do
+        dd if=mapped/large of=mapped/$file bs=1M count=1 skip=$((file * 6))
+        cat mapped/$file >/dev/null
+        # What was read is written, and then the file becomes longer or shorter.
+        printf changed | dd of=mapped/$file bs=1 seek=$((file * 4093)) conv=notrunc
+        truncate -s $((file * 300000)) mapped/$file
+        printf end | dd of=mapped/$file oflag=append conv=notrunc
+    done
+    rm mapped/1
+    cp /usr/bin/cmp mapped/cmp
+    (cd mapped && md5sum -- * >../mapped.sums && mv ../mapped.sums sums)
+    # The program, and what it compares, are memory of the host.
+    mapped/cmp mapped/cmp /usr/bin/cmp
+    check
+}
+
 # The driver was told that the second device needs a reset. It has no answer to that.
 told() {
     [ $(($(cat /sys/bus/virtio/devices/virtio1/status) & 64)) = 64 ]
@@ -87,6 +115,8 @@ while read -r step; do
     # What is open stays open for the next steps.
     open) exec 3>>held ;;
     unlink) exec 4<>gone && rm gone ;;
+    # Nobody may be there meanwhile.
+    mount*) cd / && umount /run/data && $step data /run/data && cd /run/data ;;
     *)
         # Apart, as a condition would have the shell go on after an error.
         log=$(set -eux; $step 2>&1)
