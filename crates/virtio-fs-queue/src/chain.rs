@@ -74,6 +74,9 @@ impl<'m, R: GuestMemoryRegion> Chain<'m, R> {
     }
 
     /// Walks the chain that starts at descriptor `head`.
+    ///
+    /// Where a buffer is [outside](ChainError::Outside) of memory, the chain has what comes before the
+    /// first such buffer, of those to read and of those to write.
     pub(crate) fn walk<M: GuestMemoryBackend<R = R>>(
         &mut self,
         memory: &'m M,
@@ -84,6 +87,7 @@ impl<'m, R: GuestMemoryRegion> Chain<'m, R> {
         let mut bytes = 0u64;
         let mut writable = false;
         let mut indirect = None;
+        let mut outside = None;
         let mut index = head;
         for _ in 0..=MAX_DESCRIPTORS {
             let table = indirect.as_ref().unwrap_or(ring.descriptors());
@@ -108,9 +112,15 @@ impl<'m, R: GuestMemoryRegion> Chain<'m, R> {
             if bytes > MAX_BYTES {
                 return Err(ChainError::TooLong);
             }
-            self.add(memory, descriptor)?;
+            let behind = outside.is_some_and(|(_, of_writable)| of_writable == writable);
+            if !behind && let Err(error) = self.add(memory, descriptor) {
+                if !matches!(error, ChainError::Outside { .. }) {
+                    return Err(error);
+                }
+                outside = Some((outside.map_or(error, |(first, _)| first), writable));
+            }
             if descriptor.flags & NEXT == 0 {
-                return Ok(());
+                return outside.map_or(Ok(()), |(error, _)| Err(error));
             }
             index = descriptor.next;
         }

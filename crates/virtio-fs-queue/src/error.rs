@@ -91,7 +91,7 @@ pub enum RingError {
 }
 
 /// A descriptor chain that breaks a rule (virtio 1.x, section 2.7.5). It is given back with length
-/// 0; the next one is served.
+/// 0, or with an error for an answer; the next one is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ChainError {
     /// It has more descriptors than any request needs, or is a loop.
@@ -111,7 +111,8 @@ pub enum ChainError {
         /// Number of descriptors in the table.
         size: usize,
     },
-    /// A buffer is not in guest memory.
+    /// A buffer is not in guest memory, but may be in memory of a device, such as a DAX window. Where
+    /// the head of the request and the room for the answer's are, the answer is `EFAULT`.
     #[error("a buffer at {address:#x}, {len} bytes, is not in guest memory")]
     Outside {
         /// Its guest address.

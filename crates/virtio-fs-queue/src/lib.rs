@@ -24,9 +24,9 @@
 //! `preadv2` or `pwritev2` each, or in up to 16 that several threads make. No reference to guest
 //! memory is ever formed, and nothing is allocated for a request that is not left to the pool.
 //!
-//! **Hostile drivers.** A chain that breaks a rule is given back with length 0 ([`ChainError`]); a
-//! ring that does is served no more until it is set up anew ([`RingError`]). Both are counted in
-//! [`Stats`] and logged at a bounded rate.
+//! **Hostile drivers.** A chain that breaks a rule is given back with length 0, or with an error for
+//! an answer ([`ChainError`]); a ring that does is served no more until it is set up anew
+//! ([`RingError`]). Both are counted in [`Stats`] and logged at a bounded rate.
 //!
 //! # io_uring
 //! It is not used: where data is in the page cache it saves nothing. Microseconds of processor time

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use common::*;
 use fuse_fs::{MemFs, Session};
-use fuse_wire::abi::{ForgetIn, GetattrIn, InHeader, InitIn};
-use fuse_wire::{Extensions, NodeId, Operation, Request};
+use fuse_wire::abi::{ForgetIn, GetattrIn, InHeader, InitIn, OutHeader};
+use fuse_wire::{Errno, Extensions, NodeId, Operation, Request};
 use virtio_fs_queue::{Drained, Pool, QueueConfig, RingError, StartError};
 use vm_memory::GuestAddress;
+use zerocopy::IntoBytes as _;
 
 const SIZE: u16 = 16;
 
@@ -86,6 +87,47 @@ fn chains_that_break_a_rule_come_back_empty() {
         );
         rig.link(DESCRIPTORS, 1, &[indirect(TABLE, 16)]);
         assert_refused(&mut rig, "next out of range of the table", 1);
+    }
+}
+
+/// As with memory of a DAX window, which is the guest's, and not known here: whoever uses that for the
+/// data of a request is to get an error rather than an answer that nobody wrote.
+#[test]
+fn requests_with_data_outside_are_answered() {
+    let mut rig = rig(SIZE, Echo);
+    let sent = request(1, b"");
+    let good = [readable(REQUEST, sent.len()), writable(REPLY, 16)];
+    let outside = [readable(END, 4096), writable(END, 4096)];
+    let data = BORDER;
+    let inside = [readable(data, 8), writable(data, 8)];
+    for chain in [
+        vec![good[0], outside[0], good[1]],
+        vec![good[0], outside[0], inside[0], good[1]],
+        vec![good[0], good[1], outside[1]],
+        vec![good[0], good[1], outside[1], inside[1]],
+        vec![good[0], outside[0], good[1], outside[1], inside[1]],
+    ] {
+        rig.put(REQUEST, &sent);
+        rig.put(data, &[0xee; 8]);
+        let before = rig.counts();
+        rig.link(DESCRIPTORS, 0, &chain);
+        rig.offer(0);
+        assert_eq!(rig.queue.drain(), Drained::Idle, "{chain:?}");
+        assert_eq!(rig.used(), [(0, 16)], "{chain:?}");
+        let reply = OutHeader::failure(1, Errno::EFAULT);
+        assert_eq!(rig.get(REPLY, 16), reply.as_bytes(), "{chain:?}");
+        assert_eq!(rig.get(data, 8), [0xee; 8], "{chain:?}");
+        assert_eq!(rig.counts().malformed, before.malformed + 1, "{chain:?}");
+        rig.assert_alive();
+    }
+    // Not where the head of the request, or the room for the answer's, is outside.
+    for chain in [
+        vec![outside[0], good[0], good[1]],
+        vec![good[0], outside[1], good[1]],
+    ] {
+        rig.put(REQUEST, &sent);
+        rig.link(DESCRIPTORS, 0, &chain);
+        assert_refused(&mut rig, "no head", 0);
     }
 }
 

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use fuse_fs::Blocking;
+use fuse_wire::Errno;
 use vm_memory::GuestMemoryBackend;
 use vm_memory::bitmap::MS;
 
@@ -16,7 +17,7 @@ use crate::request::{Served, copy_message};
 use crate::ring::{Ring, UsedElement};
 use crate::split::Readers;
 use crate::used::Batch;
-use crate::{GuestSpace, Resources, RingError};
+use crate::{ChainError, GuestSpace, Resources, RingError};
 
 /// Rounds of a drain: as long as they last, the memory map is held as it was.
 pub(super) struct Round<'d, 'm, AS, M: GuestMemoryBackend> {
@@ -140,7 +141,8 @@ impl<AS: GuestSpace, M: GuestMemoryBackend> Round<'_, '_, AS, M> {
         stats.count_chain();
         if let Err(error) = self.chain.walk(self.memory, &self.ring, head) {
             stats.malformed(&error);
-            return self.done(UsedElement { head, len: 0 }, 0);
+            let len = self.refuse(&error, &mut avail.message);
+            return self.done(UsedElement { head, len }, 0);
         }
         copy_message(self.chain, &mut avail.message);
         let AvailEnd {
@@ -179,6 +181,20 @@ impl<AS: GuestSpace, M: GuestMemoryBackend> Round<'_, '_, AS, M> {
                 self.offload(head, message, reply)
             }
             Served::WouldWait => self.offload_wait(head, message),
+        }
+    }
+
+    /// Answers what is in the chain of a request whose data is not in memory, and returns the length of
+    /// the answer. Other chains with an error come from no driver that behaves.
+    fn refuse(&self, error: &ChainError, message: &mut Vec<u8>) -> u32 {
+        match error {
+            ChainError::Outside { .. } => {
+                copy_message(self.chain, message);
+                self.shared
+                    .server()
+                    .fail(self.chain, message, Errno::EFAULT)
+            }
+            _ => 0,
         }
     }
 
