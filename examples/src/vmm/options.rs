@@ -78,8 +78,8 @@ pub(super) struct Options {
     pub(super) cpus: u8,
 
     /// A virtio-fs device: its tag, the socket of its daemon or a directory that is shared without
-    /// one, how many request queues it has, of how many descriptors, and the size of its DAX window,
-    /// as large a part of which as the daemon wants the guest gets. To be repeated for several
+    /// one, how many request queues it has, of how many descriptors, and the size of its DAX window, a
+    /// multiple of 2M, of which the guest gets as much as the daemon wants. To be repeated for several
     #[arg(
         long,
         value_name = "tag=TAG,socket=PATH|dir=DIR[,num_queues=N][,queue_size=N][,window=SIZE]",

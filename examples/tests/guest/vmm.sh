@@ -240,6 +240,16 @@ kill_daemon() {
     kill -KILL "$(cat "$HERE/$1.pid")"
 }
 
+# Memory that the guest uses has gone with a daemon, and nobody can say what is there.
+ends_without_what_it_uses() {
+    inner_step 'mount -t virtiofs -o dax=always'
+    inner_step use_for_ever
+    ask status | grep 'data active ([0-9]* mappings)'
+    kill_daemon data
+    wait_until 'end of the VMM' ended "$(cat "$HERE/vmm.pid")"
+    grep 'where no file is mapped' "$HERE/vmm.log"
+}
+
 powers_off() {
     type_line off
     wait_for_end
@@ -273,7 +283,8 @@ in_turn() {
     use first
     run_steps boots_on_daemons works pauses_under_io uses_dax goes_on_elsewhere &&
         use second &&
-        run_steps reboots loses_a_daemon_under_io is_reset_without_a_daemon powers_off &&
+        run_steps reboots loses_a_daemon_under_io is_reset_without_a_daemon &&
+        run_steps ends_without_what_it_uses &&
         use third &&
         run_steps boots_without_a_daemon works pauses_under_io goes_on_later &&
         use fourth &&

@@ -25,7 +25,7 @@ check() {
     echo 3 >/proc/sys/vm/drop_caches
     md5sum --quiet -c sums
     [ ! -e io/sums ] || (cd io && md5sum --quiet -c sums)
-    [ ! -e mapped ] || (cd mapped && md5sum --quiet -c sums)
+    [ ! -e mapped/sums ] || (cd mapped && md5sum --quiet -c sums)
     [ ! -e busy.sums ] || md5sum --quiet -c busy.sums
 }
 
@@ -86,11 +86,53 @@ dax() {
         printf end | dd of=mapped/$file oflag=append conv=notrunc
     done
     rm mapped/1
+    cp random mapped/memory
+    map write_there
+    cmp -n 65536 mapped/piece mapped/memory
+    map write_from_there
     cp /usr/bin/cmp mapped/cmp
     (cd mapped && md5sum -- * >../mapped.sums && mv ../mapped.sums sums)
     # The program, and what it compares, are memory of the host.
     mapped/cmp mapped/cmp /usr/bin/cmp
     check
+}
+
+# Does something with 64 KiB of memory where a file is mapped. Perl has no `mmap`, but system calls.
+map() {
+    head -c 65536 random >mapped/piece
+    perl -e '
+        my ($read, $write, $mmap, $len) = (0, 1, 9, 65536);
+        open my $file, "+<", "mapped/memory" or die "open: $!";
+        my $memory = syscall $mmap, 0, $len, 3, 1, fileno $file, 0;
+        $memory != -1 or die "mmap: $!";
+        my %things = (
+            write_there => sub {
+                open my $from, "<", "mapped/piece" or die "open: $!";
+                syscall($read, fileno $from, $memory, $len) == $len or die "read: $!";
+            },
+            write_from_there => sub {
+                # The device is to take it from there, and does not have that memory.
+                open my $to, ">", "mapped/copy" or die "open: $!";
+                syscall($write, fileno $to, $memory, $len) == -1 && $!{EFAULT} or die "write: $!";
+            },
+            use_for_ever => sub {
+                while (1) {
+                    open my $to, ">", "/run/used" or die "open: $!";
+                    syscall($write, fileno $to, $memory, $len) == $len or die "write: $!";
+                }
+            },
+        );
+        $things{$ARGV[0]}->()' "$1"
+}
+
+# Uses a file without a request, as long as the machine does.
+use_for_ever() {
+    mkdir -p mapped
+    cp random mapped/memory
+    (exec >/run/log 2>&1 && map use_for_ever) &
+    while [ ! -e /run/used ]; do
+        sleep 0.2
+    done
 }
 
 # The driver was told that the second device needs a reset. It has no answer to that.
