@@ -2,7 +2,7 @@
 //! VMM itself.
 //!
 //! It needs KVM, which a guest in QEMU has by nested virtualization, in software as all else: so
-//! there are two Linux, one in the other. Needs what `guest.rs` needs, and takes some three minutes.
+//! there are two Linux, one in the other. Needs what `guest.rs` needs, and takes some four minutes.
 
 #![forbid(unsafe_code)]
 
