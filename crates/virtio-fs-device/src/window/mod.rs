@@ -33,6 +33,8 @@ pub trait WindowMapper: Send + Sync {
     ///
     /// The file is one that the daemon chose. It can be cut short at any time: whoever touches what
     /// is not there any more gets a SIGBUS (`mmap(2)`), and so does the VMM's own thread if it does.
+    /// Its file system can refuse to be mapped, which with `MAP_FIXED` leaves a gap in what the VMM set
+    /// aside: the guest would share what the VMM maps there next. [`ReservedWindow`] avoids that.
     ///
     /// # Errors
     /// Nothing is mapped; the guest is told that it cannot be.

@@ -46,6 +46,7 @@ impl WindowMapper for ReservedWindow {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::os::fd::AsFd;
     use std::os::unix::fs::FileExt;
 
@@ -122,5 +123,40 @@ mod tests {
         };
         assert!(window.map(mapping(true)).is_err());
         window.map(mapping(false)).unwrap();
+    }
+
+    /// Whatever this process mapped next would be in the gap, and the guest's.
+    #[test]
+    fn what_cannot_be_mapped_leaves_no_gap() {
+        let page = rustix::param::page_size() as u64;
+        let window = ReservedWindow::new(4 * page).unwrap();
+        // A regular file that has an operation to be mapped, which fails.
+        let file = File::open("/sys/kernel/fscaps").unwrap();
+        let mapping = FileMapping {
+            offset: page,
+            len: page,
+            file: file.as_fd(),
+            file_offset: 0,
+            writable: false,
+        };
+        assert!(window.map(mapping).is_err());
+        assert!(is_set_aside(&window));
+    }
+
+    /// Whether each address of the window belongs to a mapping of this process.
+    fn is_set_aside(window: &ReservedWindow) -> bool {
+        let start = window.address() as u64;
+        let end = start + window.size();
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let mut covered = start;
+        for line in maps.lines() {
+            let (range, _) = line.split_once(' ').unwrap();
+            let (from, to) = range.split_once('-').unwrap();
+            let [from, to] = [from, to].map(|hex| u64::from_str_radix(hex, 16).unwrap());
+            if from <= covered && covered < to {
+                covered = to;
+            }
+        }
+        covered >= end
     }
 }

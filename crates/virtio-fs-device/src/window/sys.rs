@@ -5,7 +5,7 @@ use std::io;
 use std::ptr::NonNull;
 
 use rustix::io::Errno;
-use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+use rustix::mm::{MapFlags, MremapFlags, ProtFlags, mmap, mmap_anonymous, mremap_fixed, munmap};
 
 use super::FileMapping;
 
@@ -43,16 +43,32 @@ impl Reservation {
     }
 
     /// Replaces what is there by a part of a file.
+    ///
+    /// It is mapped elsewhere first, and then moved here. Were it mapped here at once, and its file
+    /// system refused, there would be a gap, which the guest shares with whatever this process maps
+    /// next: mmap(2) unmaps what is in the way before it asks.
     pub(super) fn map(&self, mapping: FileMapping<'_>) -> io::Result<()> {
         let (at, len) = self.part(mapping.offset, mapping.len)?;
         let access = match mapping.writable {
             true => ProtFlags::READ | ProtFlags::WRITE,
             false => ProtFlags::READ,
         };
-        let flags = MapFlags::SHARED | MapFlags::FIXED;
-        // SAFETY: `part` returns a part of this reservation, which holds no object of this program:
-        // its address is given out as a bare pointer only.
-        unsafe { mmap(at, len, access, flags, mapping.file, mapping.file_offset)? };
+        let (file, offset) = (mapping.file, mapping.file_offset);
+        let anywhere = std::ptr::null_mut();
+        // SAFETY: nobody has the addresses that the kernel chooses.
+        let mapped = unsafe { mmap(anywhere, len, access, MapFlags::SHARED, file, offset)? };
+        // SAFETY: `mapped` is known here only. `part` returns a part of this reservation, which holds no
+        // object of this program: its address is given out as a bare pointer only.
+        let moved = unsafe { mremap_fixed(mapped, len, len, MremapFlags::MAYMOVE, at) };
+        if let Err(errno) = moved {
+            // SAFETY: as above; it was not moved.
+            let unmapped = unsafe { munmap(mapped, len) };
+            if let Err(error) = unmapped {
+                tracing::error!(%error, "a file stays mapped that is not in the DAX window");
+            }
+            self.clear(mapping.offset, mapping.len)?;
+            return Err(errno.into());
+        }
         Ok(())
     }
 
