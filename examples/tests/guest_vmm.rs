@@ -3,6 +3,8 @@
 //!
 //! It needs KVM, which a guest in QEMU has by nested virtualization, in software as all else: so
 //! there are two Linux, one in the other. Needs what `guest.rs` needs, and takes some four minutes.
+//! QEMU was seen to reset the machine in the midst of it, without a word of its kernel's: then all steps
+//! are done again from the first.
 
 #![forbid(unsafe_code)]
 
