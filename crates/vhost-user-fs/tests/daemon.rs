@@ -311,7 +311,13 @@ fn no_descriptor_is_leaked() {
     for _ in 0..20 {
         connect();
     }
-    assert_eq!(count(), before);
+    // What is leaked stays open; a thread of the daemon may have something open for a moment.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    let mut after = count();
+    while after > before && std::time::Instant::now() < deadline {
+        after = count();
+    }
+    assert!(after <= before, "{after} descriptors, {before} before");
 }
 
 fn read_config(frontend: &mut Frontend, offset: u32, size: u32) -> Option<Vec<u8>> {
