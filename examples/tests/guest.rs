@@ -13,6 +13,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use support::{Host, run};
+use testing::emulated;
 
 /// Longer than a slow machine needs, short enough that a hang does not go on for ever.
 const PATIENCE: Duration = Duration::from_secs(900);
@@ -32,50 +33,54 @@ fn everyday_work_with_cache_auto() {
 #[test]
 #[ignore = "boots QEMU; .ci/run runs it"]
 fn daemons_outlive_a_killed_vmm() {
-    let mut host = Host::new("auto", &[]);
-    let guest = host.boot("interrupted.sh", &[]);
-    guest.wait_for("guest: writing", PATIENCE);
-    guest.kill();
+    emulated(|| {
+        let mut host = Host::new("auto", &[]);
+        let guest = host.boot("interrupted.sh", &[]);
+        guest.wait_for("guest: writing", PATIENCE);
+        guest.kill();
 
-    let said = host.boot("interrupted.sh", &[]).wait(PATIENCE);
-    assert!(!said.is_empty(), "the second boot did nothing");
-    assert_eq!(
-        fs::read_to_string(host.share().join("second_boot")).expect("the second boot's file"),
-        "fine\n"
-    );
-    host.end();
+        let said = host.boot("interrupted.sh", &[]).wait(PATIENCE);
+        assert!(!said.is_empty(), "the second boot did nothing");
+        assert_eq!(
+            fs::read_to_string(host.share().join("second_boot")).expect("the second boot's file"),
+            "fine\n"
+        );
+        host.end();
+    });
 }
 
 /// Two boots of one machine with a reset in between, all with the same daemons.
 fn everyday_work(cache: &str) {
-    let mut host = Host::new(cache, &[]);
-    make_repository(&host.share().join("source"));
-    let said = host.boot("workloads.sh", &[]).wait(PATIENCE);
-    println!("cache={cache}:\n{}", said.join("\n"));
+    emulated(|| {
+        let mut host = Host::new(cache, &[]);
+        make_repository(&host.share().join("source"));
+        let said = host.boot("workloads.sh", &[]).wait(PATIENCE);
+        println!("cache={cache}:\n{}", said.join("\n"));
 
-    let share = host.share();
-    assert!(share.join("second_boot").exists(), "it booted once only");
-    run(&share, "md5sum", &["--quiet", "-c", "big_file.md5"]);
-    run(
-        &share.join("unpacked/clone"),
-        "md5sum",
-        &["--quiet", "-c", "../../clone.md5"],
-    );
-    run(&share, "diff", &["-r", "clone", "unpacked/clone"]);
-    run(
-        &share.join("clone"),
-        "git",
-        &["-c", "safe.directory=*", "fsck", "--full", "--strict"],
-    );
-    let check = run(
-        &share,
-        "sqlite3",
-        &["database.sqlite", "PRAGMA integrity_check"],
-    );
-    assert_eq!(check, "ok\n");
-    assert_tree(&share.join("tree"));
-    assert_metadata(&share.join("metadata"));
-    host.end();
+        let share = host.share();
+        assert!(share.join("second_boot").exists(), "it booted once only");
+        run(&share, "md5sum", &["--quiet", "-c", "big_file.md5"]);
+        run(
+            &share.join("unpacked/clone"),
+            "md5sum",
+            &["--quiet", "-c", "../../clone.md5"],
+        );
+        run(&share, "diff", &["-r", "clone", "unpacked/clone"]);
+        run(
+            &share.join("clone"),
+            "git",
+            &["-c", "safe.directory=*", "fsck", "--full", "--strict"],
+        );
+        let check = run(
+            &share,
+            "sqlite3",
+            &["database.sqlite", "PRAGMA integrity_check"],
+        );
+        assert_eq!(check, "ok\n");
+        assert_tree(&share.join("tree"));
+        assert_metadata(&share.join("metadata"));
+        host.end();
+    });
 }
 
 /// What is left of the 5,000 files: two in each of 50 directories.

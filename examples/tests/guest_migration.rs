@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use support::Host;
-use testing::{Guest, Monitor};
+use testing::{Guest, Monitor, emulated};
 
 /// Longer than a slow machine needs, short enough that a hang does not go on for ever.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -77,38 +77,40 @@ impl Machine {
 #[test]
 #[ignore = "boots QEMU; .ci/run runs it"]
 fn a_guest_that_is_moved_notices_nothing() {
-    let first = Host::new("auto", &[]);
-    let share = first.share();
-    let beside = || Host::sharing(share.clone(), "auto", &[]);
-    let mut machine = Machine::boot(first);
-    machine.wait_for_work();
+    emulated(|| {
+        let first = Host::new("auto", &[]);
+        let share = first.share();
+        let beside = || Host::sharing(share.clone(), "auto", &[]);
+        let mut machine = Machine::boot(first);
+        machine.wait_for_work();
 
-    // One that does not arrive goes on where it is: what was logged is not any more.
-    let other = Machine::receive(beside());
-    machine.monitor.migrate(&other.entrance(), Some(1 << 20));
-    machine.monitor.wait_for_migration("active", PATIENCE);
-    machine.monitor.execute("migrate_cancel", json!({}));
-    machine.monitor.wait_for_migration("cancelled", PATIENCE);
-    machine.wait_for_work();
-    drop(other);
+        // One that does not arrive goes on where it is: what was logged is not any more.
+        let other = Machine::receive(beside());
+        machine.monitor.migrate(&other.entrance(), Some(1 << 20));
+        machine.monitor.wait_for_migration("active", PATIENCE);
+        machine.monitor.execute("migrate_cancel", json!({}));
+        machine.monitor.wait_for_migration("cancelled", PATIENCE);
+        machine.wait_for_work();
+        drop(other);
 
-    let mut left = Vec::new();
-    for _ in 0..MOVES {
-        let next = Machine::receive(beside());
-        machine.monitor.migrate(&next.entrance(), None);
-        machine.monitor.wait_for_migration("completed", PATIENCE);
-        machine.guest.kill();
-        left.push(machine.host);
-        next.wait_for_work();
-        machine = next;
-    }
-    fs::write(share.join("stop"), "").expect("a file for the guest");
-    let said = machine.guest.wait(PATIENCE);
-    println!("{}", said.join("\n"));
-    assert_eq!(
-        fs::read_to_string(share.join("held")).expect("the file that was open all the time"),
-        "written before\nwritten after\n"
-    );
-    machine.host.end();
-    left.into_iter().for_each(Host::end);
+        let mut left = Vec::new();
+        for _ in 0..MOVES {
+            let next = Machine::receive(beside());
+            machine.monitor.migrate(&next.entrance(), None);
+            machine.monitor.wait_for_migration("completed", PATIENCE);
+            machine.guest.kill();
+            left.push(machine.host);
+            next.wait_for_work();
+            machine = next;
+        }
+        fs::write(share.join("stop"), "").expect("a file for the guest");
+        let said = machine.guest.wait(PATIENCE);
+        println!("{}", said.join("\n"));
+        assert_eq!(
+            fs::read_to_string(share.join("held")).expect("the file that was open all the time"),
+            "written before\nwritten after\n"
+        );
+        machine.host.end();
+        left.into_iter().for_each(Host::end);
+    });
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use support::{Daemon, Program, run, uml};
 use tempfile::TempDir;
-use testing::{Guest, Share};
+use testing::{Guest, Share, emulated};
 
 /// Longer than a slow machine needs, short enough that a hang does not go on for ever.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -72,7 +72,7 @@ fn serve(program: &Program, directory: &Path) -> Daemon {
 #[test]
 #[ignore = "boots QEMU; .ci/run runs it"]
 fn daemons_of_a_linux_guest_come_and_go() {
-    linux(Program::Ours, "record");
+    linux(&Program::Ours, "record");
 }
 
 /// What is in flight when it dies is lost, with all else that the guest still wants of the share: it is
@@ -81,49 +81,51 @@ fn daemons_of_a_linux_guest_come_and_go() {
 #[ignore = "boots QEMU; .ci/run runs it"]
 fn daemons_that_keep_nothing_come_and_go() {
     if let Some(peer) = Program::peer() {
-        linux(peer, "nothing");
+        linux(&peer, "nothing");
     }
 }
 
 /// Boots a guest on the host's root and the share of `program`, both by way of relays.
-fn linux(program: Program, keeps: &str) {
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let daemon = directory.path().join("daemon");
-    let daemon = Daemon::start(&daemon, Path::new("/"), &["--readonly"]);
-    let root = Daemon::relay(&directory.path().join("relay"), daemon.socket(), &[]);
-    let request_queues = program.request_queues();
-    let queues = format!("--num-request-queues={request_queues}");
-    let mut place = Place::new(program, &[&queues]);
+fn linux(program: &Program, keeps: &str) {
+    emulated(|| {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let daemon = directory.path().join("daemon");
+        let daemon = Daemon::start(&daemon, Path::new("/"), &["--readonly"]);
+        let root = Daemon::relay(&directory.path().join("relay"), daemon.socket(), &[]);
+        let request_queues = program.request_queues();
+        let queues = format!("--num-request-queues={request_queues}");
+        let mut place = Place::new(program.clone(), &[&queues]);
 
-    let share = |tag, relay, request_queues| Share {
-        tag,
-        socket: Daemon::socket(relay),
-        request_queues,
-    };
-    let workload = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guest/relayed.sh");
-    let told = format!("TOLD={}/replaced", place.directory.path().display());
-    let guest = Guest::boot(
-        &share("root", &root, 1),
-        &[share("data", &place.relay, request_queues)],
-        &workload,
-        &["DATA_TAG=data", &told, &format!("DAEMON_KEEPS={keeps}")],
-    );
-    guest.wait_for("guest: unmounted", PATIENCE);
-    let switches = (place.relay.switches(), place.daemon.switches());
-    println!("switches of the relay and of the daemon: {switches:?}");
-    assert!(switches.0 < 500 && switches.1 > 1_000, "{switches:?}");
-    place.replace_daemon(1);
-    guest.wait_for("guest: works", PATIENCE);
-    place.replace_daemon(2);
-    println!("{}", guest.wait(PATIENCE).join("\n"));
+        let share = |tag, relay, request_queues| Share {
+            tag,
+            socket: Daemon::socket(relay),
+            request_queues,
+        };
+        let workload = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guest/relayed.sh");
+        let told = format!("TOLD={}/replaced", place.directory.path().display());
+        let guest = Guest::boot(
+            &share("root", &root, 1),
+            &[share("data", &place.relay, request_queues)],
+            &workload,
+            &["DATA_TAG=data", &told, &format!("DAEMON_KEEPS={keeps}")],
+        );
+        guest.wait_for("guest: unmounted", PATIENCE);
+        let switches = (place.relay.switches(), place.daemon.switches());
+        println!("switches of the relay and of the daemon: {switches:?}");
+        assert!(switches.0 < 500 && switches.1 > 1_000, "{switches:?}");
+        place.replace_daemon(1);
+        guest.wait_for("guest: works", PATIENCE);
+        place.replace_daemon(2);
+        println!("{}", guest.wait(PATIENCE).join("\n"));
 
-    let share = place.share();
-    assert!(share.join("second_boot").exists(), "it booted once only");
-    run(&share, "md5sum", &["--quiet", "-c", "big_file.md5"]);
-    run(&share, "md5sum", &["--quiet", "-c", "files.md5"]);
-    assert!(root.end("TERM").success());
-    assert!(daemon.end("TERM").success());
-    place.end();
+        let share = place.share();
+        assert!(share.join("second_boot").exists(), "it booted once only");
+        run(&share, "md5sum", &["--quiet", "-c", "big_file.md5"]);
+        run(&share, "md5sum", &["--quiet", "-c", "files.md5"]);
+        assert!(root.end("TERM").success());
+        assert!(daemon.end("TERM").success());
+        place.end();
+    });
 }
 
 #[test]

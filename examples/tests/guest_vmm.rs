@@ -14,7 +14,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use support::Daemon;
-use testing::{Guest, PROCESSORS, Share};
+use testing::{Guest, PROCESSORS, Share, emulated};
 
 /// Longer than a slow machine needs, short enough that a hang does not go on for ever.
 const PATIENCE: Duration = Duration::from_secs(1800);
@@ -22,19 +22,21 @@ const PATIENCE: Duration = Duration::from_secs(1800);
 #[test]
 #[ignore = "boots QEMU; .ci/run runs it"]
 fn linux_in_our_vmm() {
-    let directory = tempfile::tempdir().unwrap();
-    let root = directory.path().join("root.sock");
-    let root = Daemon::start(&root, Path::new("/"), &["--readonly"]);
-    let share = Share {
-        tag: "root",
-        socket: root.socket(),
-        request_queues: PROCESSORS,
-    };
-    let programs = Path::new(env!("CARGO_BIN_EXE_vmm")).parent();
-    let programs = format!("PROGRAMS={}", programs.unwrap().display());
-    let workload = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guest/vmm.sh");
-    let nested = ["-cpu", "EPYC,+svm"];
-    let guest = Guest::boot_with(&share, &[], &workload, &[&programs], &nested);
-    println!("{}", guest.wait(PATIENCE).join("\n"));
-    assert!(root.end("TERM").success());
+    emulated(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("root.sock");
+        let root = Daemon::start(&root, Path::new("/"), &["--readonly"]);
+        let share = Share {
+            tag: "root",
+            socket: root.socket(),
+            request_queues: PROCESSORS,
+        };
+        let programs = Path::new(env!("CARGO_BIN_EXE_vmm")).parent();
+        let programs = format!("PROGRAMS={}", programs.unwrap().display());
+        let workload = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guest/vmm.sh");
+        let nested = ["-cpu", "EPYC,+svm"];
+        let guest = Guest::boot_with(&share, &[], &workload, &[&programs], &nested);
+        println!("{}", guest.wait(PATIENCE).join("\n"));
+        assert!(root.end("TERM").success());
+    });
 }

@@ -4,10 +4,13 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use std::{env, fs};
 
-use crate::Console;
+use crate::{Console, emulator};
 
 /// Processors of a guest.
 pub const PROCESSORS: u16 = 2;
+
+/// How long what QEMU wrote before its end may be on its way.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A share that a guest is given.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +31,7 @@ pub struct Share<'a> {
 pub struct Guest {
     qemu: Child,
     console: Console,
+    errors: Console,
 }
 
 impl Guest {
@@ -79,11 +83,16 @@ impl Guest {
         let mut qemu = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
+            .stderr(Stdio::piped())
             .spawn()
             .expect("setpriv (util-linux) and qemu-system-x86_64 are installed");
         let console = Console::read(qemu.stdout.take().expect("its console is piped"));
-        Self { qemu, console }
+        let errors = Console::read(qemu.stderr.take().expect("its errors are piped"));
+        Self {
+            qemu,
+            console,
+            errors,
+        }
     }
 
     /// Waits for a line of the console that contains `text`.
@@ -154,9 +163,15 @@ impl Guest {
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        // Neither fails where it has ended already.
+        // None of these fails where it has ended already.
         let _ = self.qemu.kill();
-        let _ = self.qemu.wait();
+        let status = self.qemu.wait();
+        let _ = self.errors.wait_for_end(LAST_WORDS);
+        let errors = self.errors.lines();
+        errors.iter().for_each(|line| eprintln!("{line}"));
+        if let Ok(status) = status {
+            emulator::ended(status, &errors);
+        }
     }
 }
 

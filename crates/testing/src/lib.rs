@@ -3,11 +3,13 @@
 #![forbid(unsafe_code)]
 
 mod console;
+mod emulator;
 mod guest;
 mod monitor;
 mod socket;
 
 pub use console::Console;
+pub use emulator::emulated;
 pub use guest::{Guest, PROCESSORS, Share};
 pub use monitor::Monitor;
 pub use socket::listens;
