@@ -186,10 +186,15 @@ impl Table {
             && offset.saturating_add(mapped.len) > start
         {
             let mapped = mapped.clone();
+            let parts = mapped.around(offset, start, end);
+            // The guest makes two of one as often as it likes.
+            if parts.iter().all(Option::is_some) && self.mapped.len() >= MAX_MAPPINGS {
+                return Err(Errno::NOMEM.into());
+            }
             self.channel()?.unmap(offset, mapped.len)?;
             self.mapped.remove(&offset);
             self.files.tidy(self.mapped.len());
-            for (offset, part) in mapped.around(offset, start, end) {
+            for (offset, part) in parts.into_iter().flatten() {
                 if let Err(error) = self.add(offset, part) {
                     tracing::warn!(offset, %error, "a part of a mapping is lost");
                     return Err(error);
@@ -227,8 +232,8 @@ impl Table {
 }
 
 impl Mapped {
-    /// What is left of it, at `offset`, without what is from `start` to `end`.
-    fn around(&self, offset: u64, start: u64, end: u64) -> impl Iterator<Item = (u64, Self)> {
+    /// What is left of it, at `offset`, without what is from `start` to `end`: before and behind.
+    fn around(&self, offset: u64, start: u64, end: u64) -> [Option<(u64, Self)>; 2] {
         let whole_end = offset.saturating_add(self.len);
         let part = |from: u64, to: u64| {
             let mapped = Self {
@@ -238,9 +243,10 @@ impl Mapped {
             };
             (from < to).then_some((from, mapped))
         };
-        let before = part(offset, start.min(whole_end));
-        let behind = part(end.max(offset), whole_end);
-        before.into_iter().chain(behind)
+        [
+            part(offset, start.min(whole_end)),
+            part(end.max(offset), whole_end),
+        ]
     }
 
     fn file(&self) -> BorrowedFd<'_> {
@@ -249,222 +255,4 @@ impl Mapped {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs::File;
-    use std::io::{Read, Write};
-    use std::time::Duration;
-
-    use fuse_fs::DaxWindow as _;
-
-    use super::*;
-
-    /// A window of 64 pages, and the front-end's end of its channel.
-    fn attached() -> (Arc<DaxWindow>, UnixStream, u64) {
-        let page = rustix::param::page_size() as u64;
-        let window = Arc::new(DaxWindow::new(64 * page).unwrap());
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        window.attach(ours);
-        (window, theirs, page)
-    }
-
-    /// Answers each message by what `answer` makes of its number and its range, and returns all.
-    fn front_end(
-        mut socket: UnixStream,
-        answer: impl Fn(u32) -> Option<Vec<u8>> + Send + 'static,
-    ) -> std::thread::JoinHandle<Vec<(u32, [u64; 5])>> {
-        std::thread::spawn(move || {
-            let mut all = Vec::new();
-            let mut bytes = [0; 52];
-            while socket.read_exact(&mut bytes).is_ok() {
-                let request = u32::from_ne_bytes(bytes[..4].try_into().unwrap());
-                let flags = u32::from_ne_bytes(bytes[4..8].try_into().unwrap());
-                let field = |at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().unwrap());
-                all.push((request, [12, 20, 28, 36, 44].map(field)));
-                if flags & NEED_REPLY == 0 {
-                    continue;
-                }
-                match answer(request) {
-                    Some(answer) => socket.write_all(&answer).unwrap(),
-                    None => break,
-                }
-            }
-            all
-        })
-    }
-
-    const NEED_REPLY: u32 = 1 << 3;
-
-    fn says(request: u32, value: u64) -> Vec<u8> {
-        let header = [request, 1 | 1 << 2, 8].map(u32::to_ne_bytes).concat();
-        [&header[..], &value.to_ne_bytes()].concat()
-    }
-
-    fn file() -> File {
-        File::open("/proc/self/exe").unwrap()
-    }
-
-    fn mapping(offset: u64, len: u64, file_offset: u64) -> Mapping {
-        Mapping {
-            offset,
-            len,
-            file_offset,
-            writable: false,
-        }
-    }
-
-    #[test]
-    fn what_is_in_the_way_is_unmapped_and_what_stays_is_mapped_again() {
-        let (window, theirs, page) = attached();
-        let front_end = front_end(theirs, |request| Some(says(request, 0)));
-        let map = |at, pages, from| {
-            let mapping = mapping(at * page, pages * page, from * page);
-            window.map(file().as_fd(), mapping).unwrap();
-        };
-        map(0, 8, 10);
-        map(2, 2, 50);
-        assert_eq!(window.mappings(), 3);
-        window.unmap(7 * page, 20 * page).unwrap();
-        window.clear();
-        assert_eq!(window.mappings(), 0);
-        window.detach();
-        assert_eq!(fuse_fs::DaxWindow::size(&*window), 0);
-        let pages = |(request, range): (u32, [u64; 5])| {
-            let [region, from, at, len, flags] = range;
-            assert_eq!((region, flags), (0, 0));
-            (request, from / page, at / page, len / page)
-        };
-        let said: Vec<_> = front_end.join().unwrap().into_iter().map(pages).collect();
-        let expected = [
-            (9, 10, 0, 8),
-            (10, 0, 0, 8),
-            (9, 10, 0, 2),
-            (9, 14, 4, 4),
-            (9, 50, 2, 2),
-            (10, 0, 4, 4),
-            (9, 14, 4, 3),
-            (10, 0, 0, 2),
-            (10, 0, 2, 2),
-            (10, 0, 4, 3),
-        ];
-        assert_eq!(said, expected);
-    }
-
-    #[test]
-    fn a_refusal_is_told_and_the_next_is_asked() {
-        let (window, theirs, page) = attached();
-        let front_end = front_end(theirs, |request| {
-            Some(says(request, u64::from(request == 9)))
-        });
-        for _ in 0..2 {
-            let error = window.map(file().as_fd(), mapping(0, page, 0)).unwrap_err();
-            assert_eq!(error.raw_os_error(), Some(Errno::IO.raw_os_error()));
-        }
-        assert_eq!(window.mappings(), 0);
-        window.unmap(0, page).unwrap();
-        window.detach();
-        assert_eq!(front_end.join().unwrap().len(), 2);
-    }
-
-    #[test]
-    fn a_front_end_that_answers_otherwise_is_asked_no_more() {
-        for answer in [
-            says(10, 0),
-            [9u32, 1, 8, 0, 0].map(u32::to_ne_bytes).concat(),
-            [9u32, 1 | 1 << 2, 4, 0, 0].map(u32::to_ne_bytes).concat(),
-            vec![0xff; 20],
-        ] {
-            let (window, theirs, page) = attached();
-            let front_end = front_end(theirs, move |_| Some(answer.clone()));
-            for _ in 0..2 {
-                assert!(window.map(file().as_fd(), mapping(0, page, 0)).is_err());
-            }
-            assert_eq!(window.mappings(), 0);
-            assert_eq!(front_end.join().unwrap().len(), 1);
-        }
-    }
-
-    #[test]
-    fn who_waits_for_an_answer_waits_no_more_when_the_front_end_is_gone() {
-        let (window, theirs, page) = attached();
-        let waiting = Arc::clone(&window);
-        let waiting = std::thread::spawn(move || waiting.map(file().as_fd(), mapping(0, page, 0)));
-        std::thread::sleep(Duration::from_millis(20));
-        window.detach();
-        assert!(waiting.join().unwrap().is_err());
-        assert_eq!(window.mappings(), 0);
-        drop(theirs);
-    }
-
-    #[test]
-    fn a_front_end_that_does_not_answer_is_not_waited_for_long() {
-        let (window, _theirs, page) = attached();
-        assert!(window.map(file().as_fd(), mapping(0, page, 0)).is_err());
-        assert!(window.map(file().as_fd(), mapping(0, page, 0)).is_err());
-    }
-
-    #[test]
-    fn a_window_is_of_whole_pages() {
-        for size in [0, 1, 4095, u64::MAX] {
-            assert_eq!(DaxWindow::new(size).unwrap_err(), DaxWindowError(size));
-        }
-    }
-
-    #[test]
-    fn there_are_only_so_many() {
-        let page = rustix::param::page_size() as u64;
-        let window = Arc::new(DaxWindow::new(10_000 * page).unwrap());
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        window.attach(ours);
-        let front_end = front_end(theirs, |request| Some(says(request, 0)));
-        let file = file();
-        let most = MAX_MAPPINGS as u64 - 1;
-        for number in 0..most {
-            window
-                .map(file.as_fd(), mapping(number * page, page, 0))
-                .unwrap();
-        }
-        let more = window.map(file.as_fd(), mapping(most * page, page, 0));
-        assert_eq!(
-            more.unwrap_err().raw_os_error(),
-            Some(Errno::NOMEM.raw_os_error())
-        );
-        window.clear();
-        window.map(file.as_fd(), mapping(0, page, 0)).unwrap();
-        window.detach();
-        front_end.join().unwrap();
-    }
-
-    #[test]
-    fn only_so_many_files_are_open() {
-        let page = rustix::param::page_size() as u64;
-        let window = DaxWindow::new(64 * page).unwrap().limit_files(3);
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        window.attach(ours);
-        let front_end = front_end(theirs, |request| Some(says(request, 0)));
-        let files: Vec<_> = (0..5).map(|_| tempfile::tempfile().unwrap()).collect();
-        let map = |file: usize, at| {
-            let mapping = mapping(at * page, page, 0);
-            let error = |error: io::Error| error.raw_os_error().unwrap();
-            window.map(files[file].as_fd(), mapping).map_err(error)
-        };
-        let is_full = Err(Errno::NOMEM.raw_os_error());
-        for _ in 0..2 {
-            // However many parts of them are mapped.
-            for at in 0..30 {
-                map(at as usize % 3, at).unwrap();
-            }
-            assert_eq!([map(3, 30), map(4, 0)], [is_full; 2]);
-            assert_eq!(window.mappings(), 30, "nothing made room in vain");
-            window.unmap(0, page).unwrap();
-            assert_eq!(map(3, 30), is_full);
-            for at in (3..30).step_by(3) {
-                window.unmap(at * page, page).unwrap();
-            }
-            map(3, 30).unwrap();
-            assert_eq!(map(4, 31), is_full);
-            window.clear();
-        }
-        window.detach();
-        front_end.join().unwrap();
-    }
-}
+mod tests;
