@@ -262,6 +262,9 @@ pub enum Feature {
 /// them where the thread lacks CAP_FSETID, which the guest asks for when a process that lacks it
 /// writes: with one more system call for a WRITE, whenever a thread serves one whose caller has it
 /// after one whose caller has not, or the other way round.
+///
+/// It is always the guest's where files are mapped into a DAX window: the host's does not see what is
+/// written there.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Killpriv {
     /// The host where extended attributes are part of the share, else the guest: the cheaper way.

@@ -22,13 +22,15 @@ impl FileSystem for PassthroughFs {
         // Not ATOMIC_O_TRUNC: with that, O_TRUNC comes before the guest's kernel has seen that it
         // may not truncate, and a program that runs would lose its text to an open that fails.
         negotiation.enable(InitFlags::HAS_IOCTL_DIR);
-        negotiation.enable(InitFlags::MAP_ALIGNMENT);
+        let maps = negotiation.enable(InitFlags::MAP_ALIGNMENT);
         self.negotiate_extras(negotiation);
         negotiation.enable(InitFlags::CREATE_SUPP_GROUP);
         let submounts = self.announce_submounts && negotiation.enable(InitFlags::SUBMOUNTS);
         // Without it the guest clears SUID and SGID by itself, for which it reads an attribute
-        // before each write, if it can. Where it cannot, it is the cheaper way.
+        // before each write, if it can. Where it cannot, it is the cheaper way. With it, it also leaves
+        // those of files alone that it writes in the DAX window, which nobody here sees.
         let kills_privileges = (self.xattr == Xattr::On || self.killpriv == Killpriv::Always)
+            && !maps
             && negotiation.enable(InitFlags::HANDLE_KILLPRIV_V2);
         // With ACLs, the umask is for the host, as a directory's ACL takes its place.
         let acls = InitFlags::POSIX_ACL | InitFlags::DONT_MASK;

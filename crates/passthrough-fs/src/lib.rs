@@ -225,9 +225,11 @@
 //! With a DAX window, a part of a regular file is mapped as it would be opened, or as the handle was
 //! that the guest names. What the guest does there the host does not see, but for the times of the file:
 //! not to whom it belongs, whether SUID and SGID are to be cleared, or whether it is a lease or a lock
-//! that is in the way; a guest's kernel sees to the first two before it writes. A file that is cut short
-//! on the host, or by another guest, takes its memory from the guest: who touches it there gets a
-//! SIGBUS, or what its VMM makes of the fault.
+//! that is in the way; a guest's kernel sees to the first two before it writes, and HANDLE_KILLPRIV_V2,
+//! with which Linux would not, is not agreed on. A file that is cut short on the host, or by another
+//! guest, takes its memory from the guest: who touches it there gets a SIGBUS, or what its VMM makes of
+//! the fault. Of a file on overlayfs that was mapped before it was first opened for writing, the guest
+//! goes on to see what it was then.
 //!
 //! # What is missing
 //!

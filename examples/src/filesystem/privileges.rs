@@ -73,7 +73,7 @@ struct Asked {
     security_label: When,
 
     /// Have this host clear SUID, SGID and file capabilities of what is written, not the guest.
-    /// Always so with --xattr, where it is the cheaper way
+    /// Always so with --xattr, where it is the cheaper way, and never with a guest that uses DAX
     #[arg(long, overrides_with = "no_killpriv_v2")]
     killpriv_v2: bool,
 

@@ -25,7 +25,8 @@ start_daemons() {
 
 start_data_daemon() {
     # By their handles those files are found that have no name.
-    start_daemon data --shared-dir="$DATA" --migration-mode=file-handles --dax-window=32M
+    start_daemon data --shared-dir="$DATA" --migration-mode=file-handles --dax-window=32M \
+        --xattr
 }
 
 start_daemon() {

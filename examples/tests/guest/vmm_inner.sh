@@ -90,11 +90,21 @@ dax() {
     map write_there
     cmp -n 65536 mapped/piece mapped/memory
     map write_from_there
+    # What root made so is not so any more when a user has written there.
+    cp random mapped/tool
+    chmod 6777 mapped/tool
+    as_user cmp -n 4096 mapped/tool random
+    as_user dd if=random of=mapped/tool bs=4k count=1 seek=1 conv=notrunc
+    [ "$(stat -c %a mapped/tool)" = 777 ]
     cp /usr/bin/cmp mapped/cmp
     (cd mapped && md5sum -- * >../mapped.sums && mv ../mapped.sums sums)
     # The program, and what it compares, are memory of the host.
     mapped/cmp mapped/cmp /usr/bin/cmp
     check
+}
+
+as_user() {
+    setpriv --reuid 1000 --regid 1000 --clear-groups "$@"
 }
 
 # Does something with 64 KiB of memory where a file is mapped. Perl has no `mmap`, but system calls.
