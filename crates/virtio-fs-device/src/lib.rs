@@ -163,7 +163,7 @@
 //! `VIRTIO_PCI_CAP_SHARED_MEMORY_CFG`), and says how files get there: a [`ReservedWindow`] does.
 //!
 //! What a daemon asks for is checked here: that it is within the window, of whole pages, a regular file
-//! and not over another mapping; there are 16384 mappings at most. It has the guest's driver wait for
+//! but none of larger pages (hugetlbfs), and not over another mapping; there are 16384 at most. It has the guest's driver wait for
 //! each, within [`Timeouts::message`], in the thread of the device.
 //!
 //! What is mapped goes with the reset of the device, with its daemon, and with the device. Until a
@@ -171,8 +171,8 @@
 //! [`WindowMapper`] leaves there: with a `ReservedWindow`, `KVM_RUN` fails with EFAULT, as for a file
 //! that somebody on the host cut short, and for a moment where a daemon replaces a mapping, as when a
 //! guest writes to a file that it has only read until then. A VMM that does not stop the guest there has
-//! to look out for it, and let the processor try again. A device is not saved while files are mapped ([`Error::Mapped`]): where it is restored, nobody
-//! could map them again, and the guest would not ask.
+//! to look out for it, and let the processor try again. A device is not saved while files are mapped
+//! ([`Error::Mapped`]): where it is restored, nobody could map them again, and the guest would not ask.
 //!
 //! # What works with which daemon
 //! The tests in `examples/tests/device.rs` run with both daemons, those in `tests/suite` with ours and

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::fs::{AtFlags, FileType, StatxFlags, statx};
 use rustix::io::Errno;
 
-use super::{FileMapping, Window, WindowMapper, WindowStatus, is_of_pages};
+use super::{FileMapping, Window, WindowMapper, WindowStatus, has_larger_pages, is_of_pages};
 
 /// Most mappings at a time. Linux maps files in pieces of 2 MiB, of which so many make a window of
 /// 32 GiB; and each can cost the VMM two areas of its address space, of which Linux lets a process
@@ -49,6 +49,8 @@ pub(crate) enum Refusal {
     TooMany,
     #[error("it is no regular file")]
     FileType,
+    #[error("its pages are larger than this host's")]
+    LargerPages,
     #[error("cannot look at the file: {0}")]
     File(#[from] Errno),
     #[error(transparent)]
@@ -148,12 +150,14 @@ impl Drop for Mappings {
     }
 }
 
-/// Checks that it is a regular file: what a device would map is not for a guest. The file system is
-/// not asked for more than it has at hand, as it could be one that never answers.
+/// Checks that it is a regular file, of this host's pages: what a device would map is not for a
+/// guest. The file system is not asked for more than it has at hand, as it could be one that never
+/// answers.
 fn check_file(mapping: &FileMapping<'_>) -> Result<(), Refusal> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     let found = statx(mapping.file, "", flags, StatxFlags::TYPE)?;
     match FileType::from_raw_mode(found.stx_mode.into()) {
+        FileType::RegularFile if has_larger_pages(mapping.file)? => Err(Refusal::LargerPages),
         FileType::RegularFile => Ok(()),
         _ => Err(Refusal::FileType),
     }
@@ -163,6 +167,8 @@ fn check_file(mapping: &FileMapping<'_>) -> Result<(), Refusal> {
 mod tests {
     use std::fs::File;
     use std::os::fd::AsFd;
+
+    use rustix::fs::{MemfdFlags, memfd_create};
 
     use super::*;
 
@@ -270,6 +276,20 @@ mod tests {
             let file = File::open(path).unwrap();
             refused!(map_at(&mappings, 0, page, 0, &file), Refusal::FileType);
         }
+    }
+
+    /// Whatever maps them, it would map more than is asked for.
+    #[test]
+    fn files_of_larger_pages_are_not_mapped() {
+        let (_, mappings, page) = window();
+        let Ok(file) = memfd_create("huge", MemfdFlags::HUGETLB) else {
+            eprintln!("files_of_larger_pages_are_not_mapped: skipped: the host has no such pages");
+            return;
+        };
+        let file = File::from(file);
+        refused!(map_at(&mappings, 0, page, 0, &file), Refusal::LargerPages);
+        let memory = memfd_create("memory", MemfdFlags::empty()).unwrap();
+        map_at(&mappings, 0, page, 0, &memory.into()).unwrap();
     }
 
     #[test]

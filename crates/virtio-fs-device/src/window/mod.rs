@@ -11,6 +11,9 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
+use rustix::fs::{fcntl_get_seals, fstatfs};
+use rustix::io::Errno;
+
 pub(crate) use mappings::{Mappings, Refusal};
 pub use reserved::ReservedWindow;
 
@@ -56,7 +59,7 @@ pub struct FileMapping<'a> {
     pub offset: u64,
     /// Bytes.
     pub len: u64,
-    /// A regular file. The descriptor is closed after the call.
+    /// A regular file, and not on hugetlbfs. The descriptor is closed after the call.
     pub file: BorrowedFd<'a>,
     /// Bytes from the start of the file; the mapping may go beyond its end.
     pub file_offset: u64,
@@ -71,6 +74,21 @@ pub struct WindowStatus {
     pub size: u64,
     /// How many parts of files are mapped now.
     pub mappings: usize,
+}
+
+/// Whether the kernel maps `file` in larger pages than this host's (hugetlbfs(5)): whole ones only,
+/// whatever length it is asked for, and so over what is mapped behind.
+///
+/// Only file systems in memory have seals (fcntl(2)), those of larger pages among them. They can be
+/// asked what they are: others might never answer.
+pub(crate) fn has_larger_pages(file: BorrowedFd<'_>) -> Result<bool, Errno> {
+    /// `HUGETLBFS_MAGIC` (statfs(2)).
+    const HUGETLBFS: u32 = 0x9584_58f6;
+    match fcntl_get_seals(file) {
+        Ok(_) => Ok(fstatfs(file)?.f_type as u32 == HUGETLBFS),
+        Err(Errno::INVAL) => Ok(false),
+        Err(errno) => Err(errno),
+    }
 }
 
 /// Whether so many bytes are whole pages of this host.

@@ -50,6 +50,9 @@ mod tests {
     use std::os::fd::AsFd;
     use std::os::unix::fs::FileExt;
 
+    use rustix::fs::{MemfdFlags, memfd_create};
+    use rustix::io::Errno;
+
     use super::*;
 
     #[test]
@@ -141,6 +144,35 @@ mod tests {
         };
         assert!(window.map(mapping).is_err());
         assert!(is_set_aside(&window));
+    }
+
+    /// Of those the kernel maps whole pages, and a page of theirs is larger than what was asked for:
+    /// it would be over what is mapped behind it, and beyond the window.
+    #[test]
+    fn what_has_larger_pages_is_not_mapped() {
+        let window = ReservedWindow::new(4 << 20).unwrap();
+        let flags = MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB;
+        let Ok(file) = memfd_create("huge", flags) else {
+            eprintln!("what_has_larger_pages_is_not_mapped: skipped: the host has no such pages");
+            return;
+        };
+        rustix::fs::ftruncate(&file, 2 << 20).unwrap();
+        let into_page = window.address() as u64 % (2 << 20);
+        for len in [rustix::param::page_size() as u64, 2 << 20] {
+            let mapping = FileMapping {
+                offset: ((2 << 20) - into_page) % (2 << 20),
+                len,
+                file: file.as_fd(),
+                file_offset: 0,
+                writable: true,
+            };
+            let refused = window.map(mapping).unwrap_err();
+            // Were the host asked, which may have none left: ENOMEM.
+            assert_eq!(
+                refused.raw_os_error(),
+                Some(Errno::OPNOTSUPP.raw_os_error())
+            );
+        }
     }
 
     /// Whether each address of the window belongs to a mapping of this process.

@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, MremapFlags, ProtFlags, mmap, mmap_anonymous, mremap_fixed, munmap};
 
-use super::FileMapping;
+use super::{FileMapping, has_larger_pages};
 
 /// A range of this process's address space that nothing else uses.
 #[derive(Debug)]
@@ -49,6 +49,9 @@ impl Reservation {
     /// next: mmap(2) unmaps what is in the way before it asks.
     pub(super) fn map(&self, mapping: FileMapping<'_>) -> io::Result<()> {
         let (at, len) = self.part(mapping.offset, mapping.len)?;
+        if has_larger_pages(mapping.file)? {
+            return Err(Errno::OPNOTSUPP.into());
+        }
         let access = match mapping.writable {
             true => ProtFlags::READ | ProtFlags::WRITE,
             false => ProtFlags::READ,
@@ -58,7 +61,8 @@ impl Reservation {
         // SAFETY: nobody has the addresses that the kernel chooses.
         let mapped = unsafe { mmap(anywhere, len, access, MapFlags::SHARED, file, offset)? };
         // SAFETY: `mapped` is known here only. `part` returns a part of this reservation, which holds no
-        // object of this program: its address is given out as a bare pointer only.
+        // object of this program: its address is given out as a bare pointer only. No more than `len`
+        // bytes are replaced, as the pages are those of this host.
         let moved = unsafe { mremap_fixed(mapped, len, len, MremapFlags::MAYMOVE, at) };
         if let Err(errno) = moved {
             // SAFETY: as above; it was not moved.
