@@ -371,11 +371,14 @@ impl<F: FileSystem> Session<F> {
 
     /// Ends the session, if there is one. Whoever calls this has the turn.
     fn end(&self) {
-        if self.agreement.end().is_some() {
+        let was_on = self.agreement.end().is_some();
+        // Also where there is none: a request can have mapped something after DESTROY, beside which it
+        // was served.
+        if let Some(window) = &self.window {
+            window.clear();
+        }
+        if was_on {
             tracing::debug!("session ends");
-            if let Some(window) = &self.window {
-                window.clear();
-            }
             self.fs.destroy();
         }
     }
