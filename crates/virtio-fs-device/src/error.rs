@@ -1,5 +1,6 @@
 use std::io;
 use std::time::Duration;
+use std::{error, fmt};
 
 use crate::{Call, MAX_QUEUE_SIZE, MAX_REQUEST_QUEUES, State};
 
@@ -52,7 +53,7 @@ pub enum Error {
         /// Which one.
         index: u16,
         /// What is wrong with it.
-        why: Box<dyn std::error::Error + Send + Sync>,
+        why: Box<dyn error::Error + Send + Sync>,
     },
     /// The driver broke a rule of a queue's ring, which is served no more. It is told that the device
     /// needs a reset; the other queues go on until then.
@@ -73,16 +74,16 @@ pub enum Error {
     #[error("what is behind the device does not offer {0}")]
     Unsupported(&'static str),
     /// The daemon is gone, or was given up. One that listens where it did is gone on with.
-    #[error("cannot {doing}: the daemon is gone")]
+    #[error("cannot {during}: the daemon is gone")]
     Disconnected {
         /// What it was to do.
-        doing: &'static str,
+        during: During,
     },
     /// The daemon did not do it in time, and was given up.
-    #[error("cannot {doing}: the daemon took more than {limit:?}")]
+    #[error("cannot {during}: the daemon took more than {limit:?}")]
     Timeout {
         /// What it was to do.
-        doing: &'static str,
+        during: During,
         /// How long it had.
         limit: Duration,
     },
@@ -90,24 +91,24 @@ pub enum Error {
     /// did. A device whose queues were to stop has failed by that; one that was to be saved can go
     /// on. After a reset, or where it was to be restored, it can be used again once the filesystem
     /// has returned.
-    #[error("cannot {doing}: the filesystem has not returned from a call for {limit:?}")]
+    #[error("cannot {during}: the filesystem has not returned from a call for {limit:?}")]
     Stuck {
         /// What waited for it.
-        doing: &'static str,
+        during: During,
         /// For how long.
         limit: Duration,
     },
     /// The daemon says no.
-    #[error("cannot {doing}: the daemon refused")]
+    #[error("cannot {during}: the daemon refused")]
     Refused {
         /// What it was to do.
-        doing: &'static str,
+        during: During,
     },
     /// The daemon said what the protocol does not allow, and was given up.
-    #[error("cannot {doing}: the daemon broke the protocol: {rule}")]
+    #[error("cannot {during}: the daemon broke the protocol: {rule}")]
     Protocol {
         /// What it was to do.
-        doing: &'static str,
+        during: During,
         /// The rule that it broke.
         rule: &'static str,
     },
@@ -133,7 +134,15 @@ pub enum Error {
     /// The DAX window is none.
     #[error("a DAX window has a number of whole pages, not {0} bytes")]
     WindowSize(u64),
-    /// The system refused something.
+    /// The system refused what it takes to talk with the daemon.
+    #[error("cannot {during}: {source}")]
+    Socket {
+        /// What the daemon was to do.
+        during: During,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The system refused something else.
     #[error("cannot {doing}: {source}")]
     Io {
         /// What it was for.
@@ -153,6 +162,33 @@ pub enum Error {
     /// The daemon that is there now is another one than the guest knows.
     #[error("the daemon that came back differs: {0}")]
     Changed(&'static str),
+}
+
+/// What was going on when something went wrong with what is behind a device: for whoever looks for
+/// the reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct During {
+    /// What it was to do.
+    pub doing: &'static str,
+    /// The message that it was told, or was to answer, by the name that the vhost-user specification
+    /// has for it, without `VHOST_USER_`; `None` between two of them, and without a daemon.
+    pub message: Option<&'static str>,
+    /// Where the device was when the call was made, or when it happened of itself.
+    pub state: State,
+}
+
+impl fmt::Display for During {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            doing,
+            message,
+            state,
+        } = self;
+        match message {
+            Some(message) => write!(f, "{doing} ({message}, the device is {state})"),
+            None => write!(f, "{doing} (the device is {state})"),
+        }
+    }
 }
 
 impl Error {

@@ -260,7 +260,7 @@ mod window;
 pub use activation::{Activation, GuestSpace, QueueSetup, RingAddresses};
 pub use config::{DeviceConfig, MAX_QUEUE_SIZE, MAX_REQUEST_QUEUES};
 pub use device::{DIRTY_PAGE, Device};
-pub use error::Error;
+pub use error::{During, Error};
 pub use event::Event;
 #[cfg(feature = "in-process")]
 pub use in_process::InProcess;

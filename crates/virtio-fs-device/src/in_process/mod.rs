@@ -177,18 +177,21 @@ impl<M: GuestSpace> InProcessBackend<M> {
     }
 
     fn stuck(&self, doing: &'static str) -> Error {
-        self.service.options.stuck(doing)
+        self.service.options.stuck(doing, self.health().state())
     }
 
     /// Notes that the filesystem does not return, which makes a device that is in use fail.
     fn fail(&self, doing: &'static str) -> Error {
-        let why = Arc::new(self.stuck(doing));
-        if self.health().happen(Happening::Stuck, Some(why))
+        let state = self.health().state();
+        let stuck = || self.service.options.stuck(doing, state);
+        if self
+            .health()
+            .happen(Happening::Stuck, Some(Arc::new(stuck())))
             && let Some(active) = &self.active
         {
             active.surroundings.interrupt.signal_needs_reset();
         }
-        self.stuck(doing)
+        stuck()
     }
 
     /// Goes on with another log, or without one. What is in flight is done before: so nothing is
@@ -399,7 +402,7 @@ impl<M: GuestSpace> Backend<M> for InProcessBackend<M> {
         let rings = self.active.iter().flat_map(|active| &active.rings);
         let saved = ActiveState {
             queues: rings.map(Ring::state).collect(),
-            backend: self.transfers.save(&self.service.options, deadline)?,
+            backend: self.transfers.save(&self.service, deadline)?,
         };
         self.health().done(Call::Save)?;
         Ok(saved)
@@ -417,8 +420,8 @@ impl<M: GuestSpace> Backend<M> for InProcessBackend<M> {
             let queue = saved.queues.iter().find(|queue| queue.index == index);
             queue.map_or(0, |queue| queue.next_avail)
         })?;
-        let options = &self.service.options;
-        if let Err(error) = self.transfers.load(options, &saved.backend, deadline) {
+        let loaded = self.transfers.load(&self.service, &saved.backend, deadline);
+        if let Err(error) = loaded {
             self.filesystem_reset = Reset::Due;
             if let Err(error) = self.clear_up("restore the device", deadline) {
                 tracing::warn!(%error, "a filesystem keeps what could not be restored for now");

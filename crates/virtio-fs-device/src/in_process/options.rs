@@ -5,7 +5,7 @@ use std::time::Duration;
 use fuse_fs::Serve;
 use virtio_fs_queue::{PollLimit, Polling, Pool, QueueAffinity};
 
-use crate::Error;
+use crate::{During, Error, State};
 
 /// Threads of the pool, unless the VMM brings its own.
 const POOL_THREADS: usize = 16;
@@ -49,10 +49,15 @@ impl InProcess {
         }
     }
 
-    /// That the filesystem was waited for as long as it may be.
-    pub(super) const fn stuck(&self, doing: &'static str) -> Error {
+    /// That the filesystem was waited for as long as it may be, of a device that is `state`.
+    pub(super) const fn stuck(&self, doing: &'static str, state: State) -> Error {
+        let message = None;
         Error::Stuck {
-            doing,
+            during: During {
+                doing,
+                message,
+                state,
+            },
             limit: self.stop_limit,
         }
     }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use fuse_fs::{Serve, State};
 
-use super::InProcess;
+use super::Service;
 use super::pending::Pending;
 use crate::Error;
 
@@ -41,32 +41,30 @@ pub(super) struct Transfers(Option<Transfer>);
 
 impl Transfers {
     /// The state of the filesystem.
-    pub(super) fn save(
-        &mut self,
-        options: &InProcess,
-        deadline: Instant,
-    ) -> Result<Vec<u8>, Error> {
+    pub(super) fn save(&mut self, service: &Service, deadline: Instant) -> Result<Vec<u8>, Error> {
+        let options = &service.options;
         let (filesystem, limit) = (Arc::clone(&options.filesystem), options.state_limit);
         let save = move || save(&*filesystem, limit);
         self.finish(save, deadline)
-            .unwrap_or_else(|| Err(options.stuck("save the device")))
+            .unwrap_or_else(|| Err(options.stuck("save the device", service.health.state())))
     }
 
     /// Makes `bytes`, which [`save`](Self::save) returned, the state of the filesystem. Where that
     /// fails, nothing is left of the state that it had.
     pub(super) fn load(
         &mut self,
-        options: &InProcess,
+        service: &Service,
         bytes: &[u8],
         deadline: Instant,
     ) -> Result<(), Error> {
+        let options = &service.options;
         if bytes.len() as u64 > options.state_limit {
             return Err(Error::StateSize(options.state_limit));
         }
         let (filesystem, bytes) = (Arc::clone(&options.filesystem), bytes.to_vec());
         let load = move || load(&*filesystem, &bytes).map(|()| bytes);
         self.finish(load, deadline)
-            .unwrap_or_else(|| Err(options.stuck("restore the device")))
+            .unwrap_or_else(|| Err(options.stuck("restore the device", service.health.state())))
             .map(drop)
     }
 

@@ -81,21 +81,17 @@ impl BackChannel {
     pub(super) fn step(&mut self, window: &Mappings, state: State) -> Result<(), Error> {
         self.advance(window, state)?;
         match self.deadline {
-            Some(deadline) => deadline.check(),
+            Some(deadline) => deadline.naming(self.message_name()).check(),
             None => Ok(()),
         }
     }
 
     fn advance(&mut self, window: &Mappings, state: State) -> Result<(), Error> {
         if !self.answer.is_empty() {
-            return self.send();
+            return self.send(state);
         }
-        let broken = |request, rule| Error::BackChannel {
-            request,
-            state,
-            rule,
-        };
-        if !self.receive(HEADER, broken)? {
+        let broken = |request, rule| broken(request, rule, state);
+        if !self.receive(HEADER, state)? {
             return Ok(());
         }
         let header = RequestHeader::parse(&self.message);
@@ -111,7 +107,7 @@ impl BackChannel {
         if header.size as usize != body {
             return Err(broken(request, "it has another length"));
         }
-        if !self.receive(HEADER.saturating_add(body), broken)? {
+        if !self.receive(HEADER.saturating_add(body), state)? {
             return Ok(());
         }
         self.there = 0;
@@ -129,18 +125,15 @@ impl BackChannel {
         }
         if header.wants_reply() {
             self.answer = reply(request, u64::from(done.is_err()));
-            self.send()?;
+            self.send(state)?;
         }
         Ok(())
     }
 
     /// Receives what is there of the first `len` bytes of a message, and returns whether that is all.
-    fn receive(
-        &mut self,
-        len: usize,
-        broken: impl Fn(u32, &'static str) -> Error,
-    ) -> Result<bool, Error> {
+    fn receive(&mut self, len: usize, state: State) -> Result<bool, Error> {
         let doing = "receive a message on the back-end channel";
+        let late = Deadline::after(self.limit, doing, state).naming(self.message_name());
         while self.there < len {
             let into = self.message.get_mut(self.there..len).unwrap_or_default();
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -160,39 +153,61 @@ impl BackChannel {
                 Ok(received) => received,
                 Err(Errno::AGAIN) => return Ok(false),
                 Err(Errno::INTR) => continue,
-                Err(Errno::CONNRESET) => return Err(Error::Disconnected { doing }),
-                Err(errno) => return Err(Error::io(doing)(errno)),
+                Err(errno) => return Err(late.failed(errno)),
             };
             if received.bytes == 0 {
-                return Err(Error::Disconnected { doing });
+                return Err(late.gone());
             }
-            self.deadline
-                .get_or_insert_with(|| Deadline::after(self.limit, doing));
+            self.deadline.get_or_insert(late);
             self.there = self.there.saturating_add(received.bytes);
             if received.flags.contains(ReturnFlags::CTRUNC) || self.files.len() > 1 {
                 let request = RequestHeader::parse(&self.message).request;
-                return Err(broken(request, "it has another number of descriptors"));
+                return Err(broken(
+                    request,
+                    "it has another number of descriptors",
+                    state,
+                ));
             }
         }
         Ok(true)
     }
 
+    /// What is coming in, or answered, as far as that is known.
+    fn message_name(&self) -> Option<&'static str> {
+        let known = self.there >= HEADER || !self.answer.is_empty();
+        match RequestHeader::parse(&self.message).request {
+            _ if !known => None,
+            CONFIG_CHANGE => Some("BACKEND_CONFIG_CHANGE_MSG"),
+            SHMEM_MAP => Some("BACKEND_SHMEM_MAP"),
+            SHMEM_UNMAP => Some("BACKEND_SHMEM_UNMAP"),
+            _ => None,
+        }
+    }
+
     /// Sends what there is room for of the answer.
-    fn send(&mut self) -> Result<(), Error> {
+    fn send(&mut self, state: State) -> Result<(), Error> {
         let doing = "answer a message on the back-end channel";
-        self.deadline
-            .get_or_insert_with(|| Deadline::after(self.limit, doing));
+        let late = Deadline::after(self.limit, doing, state).naming(self.message_name());
+        self.deadline.get_or_insert(late);
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
         match rustix::net::send(&self.stream, &self.answer, flags) {
             Ok(count) => drop(self.answer.drain(..count.min(self.answer.len()))),
             Err(Errno::AGAIN | Errno::INTR) => {}
-            Err(Errno::PIPE | Errno::CONNRESET) => return Err(Error::Disconnected { doing }),
-            Err(errno) => return Err(Error::io(doing)(errno)),
+            Err(errno) => return Err(late.failed(errno)),
         }
         if self.answer.is_empty() {
             self.deadline = None;
         }
         Ok(())
+    }
+}
+
+/// That `request` is not as the protocol has it.
+const fn broken(request: u32, rule: &'static str, state: State) -> Error {
+    Error::BackChannel {
+        request,
+        state,
+        rule,
     }
 }
 

@@ -1,4 +1,4 @@
-use std::io::{IoSlice, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,8 +14,8 @@ use rustix::net::{
 };
 
 use super::monitor::timespec;
-use super::wire::{HEADER, MAX_REPLY, Message, ReplyHeader};
-use crate::{Error, Event};
+use super::wire::{HEADER, MAX_REPLY, Message, ReplyHeader, Request};
+use crate::{During, Error, Event, State};
 
 /// A connection to a daemon: one message at a time, each with a deadline.
 ///
@@ -34,7 +34,7 @@ pub(super) struct Channel {
 /// How long there is for something, and what it is.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Deadline {
-    pub(super) doing: &'static str,
+    during: During,
     limit: Duration,
     end: Instant,
 }
@@ -42,6 +42,7 @@ pub(super) struct Deadline {
 /// What a daemon answered.
 #[derive(Debug)]
 pub(super) struct Reply {
+    request: Request,
     pub(super) body: Vec<u8>,
     pub(super) files: Vec<OwnedFd>,
 }
@@ -52,10 +53,14 @@ const MAX_FILES: usize = 1;
 const MAX_SENT: usize = 8;
 
 impl Deadline {
-    pub(super) fn after(limit: Duration, doing: &'static str) -> Self {
+    pub(super) fn after(limit: Duration, doing: &'static str, state: State) -> Self {
         let now = Instant::now();
         Self {
-            doing,
+            during: During {
+                doing,
+                message: None,
+                state,
+            },
             limit,
             // One that is too far away to be told counts as a day.
             end: now
@@ -67,7 +72,25 @@ impl Deadline {
 
     /// The same end, for something else.
     pub(super) const fn to(self, doing: &'static str) -> Self {
-        Self { doing, ..self }
+        let during = During {
+            doing,
+            ..self.during
+        };
+        Self { during, ..self }
+    }
+
+    /// The same, while `request` is under way.
+    pub(super) const fn at(self, request: Request) -> Self {
+        self.naming(Some(request.name()))
+    }
+
+    /// The same, while the message of that name is under way, or none.
+    pub(super) const fn naming(self, message: Option<&'static str>) -> Self {
+        let during = During {
+            message,
+            ..self.during
+        };
+        Self { during, ..self }
     }
 
     /// How long there is still.
@@ -80,7 +103,7 @@ impl Deadline {
     pub(super) fn check(self) -> Result<(), Error> {
         match self.remaining().is_zero() {
             true => Err(Error::Timeout {
-                doing: self.doing,
+                during: self.during,
                 limit: self.limit,
             }),
             false => Ok(()),
@@ -93,25 +116,33 @@ impl Deadline {
     }
 
     pub(super) const fn gone(self) -> Error {
-        Error::Disconnected { doing: self.doing }
+        Error::Disconnected {
+            during: self.during,
+        }
     }
 
     pub(super) const fn broken(self, rule: &'static str) -> Error {
         Error::Protocol {
-            doing: self.doing,
+            during: self.during,
             rule,
         }
     }
 
     pub(super) const fn refused(self) -> Error {
-        Error::Refused { doing: self.doing }
+        Error::Refused {
+            during: self.during,
+        }
     }
 
-    /// What became of it where the system says `errno` of the daemon's end.
-    pub(super) fn failed(self, errno: Errno) -> Error {
-        match errno {
-            Errno::PIPE | Errno::CONNRESET => self.gone(),
-            errno => Error::io(self.doing)(errno),
+    /// What became of it where the system says `error` of our end, or of the daemon's.
+    pub(super) fn failed(self, error: impl Into<io::Error>) -> Error {
+        let source = error.into();
+        match source.kind() {
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => self.gone(),
+            _ => Error::Socket {
+                during: self.during,
+                source,
+            },
         }
     }
 }
@@ -148,6 +179,7 @@ impl Channel {
         files: &[BorrowedFd<'_>],
         deadline: Deadline,
     ) -> Result<(), Error> {
+        let deadline = deadline.at(message.request);
         self.send(&message.encode(self.acknowledges), files, deadline)?;
         if !self.acknowledges {
             return Ok(());
@@ -166,6 +198,7 @@ impl Channel {
         files: &[BorrowedFd<'_>],
         deadline: Deadline,
     ) -> Result<Reply, Error> {
+        let deadline = deadline.at(message.request);
         self.send(&message.encode(false), files, deadline)?;
         self.receive(message, deadline)
     }
@@ -203,7 +236,7 @@ impl Channel {
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_SENT))];
             let mut control = SendAncillaryBuffer::new(&mut space);
             if !files.is_empty() && !control.push(SendAncillaryMessage::ScmRights(files)) {
-                return Err(Error::io(deadline.doing)(Errno::INVAL));
+                return Err(deadline.failed(Errno::INVAL));
             }
             let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
             match rustix::net::sendmsg(&*self.stream, &[IoSlice::new(bytes)], &mut control, flags) {
@@ -233,7 +266,11 @@ impl Channel {
         }
         let mut body = vec![0; size];
         self.fill(&mut body, &mut files, deadline)?;
-        Ok(Reply { body, files })
+        Ok(Reply {
+            request: message.request,
+            body,
+            files,
+        })
     }
 
     fn fill(
@@ -283,7 +320,7 @@ impl Channel {
         loop {
             match rustix::event::poll(&mut all, Some(&deadline.left()?)) {
                 Ok(_) | Err(Errno::INTR) => {}
-                Err(errno) => return Err(Error::io(deadline.doing)(errno)),
+                Err(errno) => return Err(deadline.failed(errno)),
             }
             let mut ready = [false; N];
             let mut events = all.iter().map(|fd| !fd.revents().is_empty());
@@ -303,6 +340,7 @@ impl Channel {
 impl Reply {
     /// The body, which has to have so many bytes, with no descriptor beside it.
     pub(super) fn exactly(self, len: usize, deadline: Deadline) -> Result<Vec<u8>, Error> {
+        let deadline = deadline.at(self.request);
         if !self.files.is_empty() {
             return Err(deadline.broken("a descriptor came with the answer"));
         }

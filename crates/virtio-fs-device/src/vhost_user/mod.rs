@@ -39,7 +39,7 @@ use crate::status::Health;
 use crate::window::Mappings;
 use crate::{
     Activation, Call, Capabilities, DeviceConfig, Error, Event, GuestSpace, MAX_REQUEST_QUEUES,
-    QueueSetup, WindowStatus,
+    QueueSetup, State, WindowStatus,
 };
 
 /// A device that a daemon serves.
@@ -57,7 +57,11 @@ impl<M: GuestSpace> VhostUserBackend<M> {
         options.check()?;
         let stop = Event::new().map_err(Error::io("make an eventfd"))?;
         let stream = connect_first(&options)?;
-        let deadline = Deadline::after(options.timeouts.message, "agree with the daemon");
+        let deadline = Deadline::after(
+            options.timeouts.message,
+            "agree with the daemon",
+            State::New,
+        );
         let mut session = Session::negotiate(stream, stop.clone(), &options, deadline)?;
         let told = match config.tag {
             Some(_) => None,

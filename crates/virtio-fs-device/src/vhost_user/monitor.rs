@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use super::back_channel::BackChannel;
 use super::session::Session;
 use super::shared::Shared;
-use crate::{Error, GuestSpace};
+use crate::{During, Error, GuestSpace};
 
 /// How long to wait before a daemon is looked for again, at first and at most.
 const FIRST_WAIT: Duration = Duration::from_millis(10);
@@ -112,9 +112,12 @@ fn watch<M: GuestSpace>(shared: &Shared<M>, peer: &mut Peer) -> Result<Result<()
         relay.pass_on(&shared.health);
     }
     if hung_up {
-        return Ok(Err(Error::Disconnected {
+        let during = During {
             doing: "serve the device",
-        }));
+            message: None,
+            state: shared.health.state(),
+        };
+        return Ok(Err(Error::Disconnected { during }));
     }
     Ok(match &mut asks {
         Some((back, window)) if is_due => back.step(window, shared.health.state()),

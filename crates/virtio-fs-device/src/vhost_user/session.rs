@@ -134,8 +134,11 @@ impl Session {
 
     /// Asks how large a window it wants, and says where it is to ask for mappings.
     fn negotiate_window(&mut self, limit: Duration, deadline: Deadline) -> Result<(), Error> {
-        let asking = deadline.to("read the daemon's shared memory regions");
-        let message = Message::new(Request::GetShmemConfig);
+        let request = Request::GetShmemConfig;
+        let asking = deadline
+            .to("read the daemon's shared memory regions")
+            .at(request);
+        let message = Message::new(request);
         let reply = self.channel.ask(&message, &[], asking)?;
         let body = reply.exactly(SHMEM_CONFIG, asking)?;
         let mut fields = Fields::new(&body);
@@ -226,7 +229,9 @@ impl Session {
         const LEN: u32 = CONFIG_LEN as u32;
         /// Offset, size and flags before the bytes themselves.
         const HEAD: usize = 12;
-        let deadline = deadline.to("read the daemon's configuration space");
+        let deadline = deadline
+            .to("read the daemon's configuration space")
+            .at(Request::GetConfig);
         let message = Message::new(Request::GetConfig)
             .u32(0)
             .u32(LEN)
@@ -331,7 +336,9 @@ impl Session {
         queue_size: u16,
         deadline: Deadline,
     ) -> Result<Inflight, Error> {
-        let deadline = deadline.to("get a record of what is in flight");
+        let deadline = deadline
+            .to("get a record of what is in flight")
+            .at(Request::GetInflightFd);
         let message = Message::new(Request::GetInflightFd)
             .u64(0)
             .u64(0)
@@ -458,6 +465,7 @@ impl Session {
             .u32(0);
         self.channel.tell(&message, &[], deadline)?;
         let message = Message::new(Request::GetVringBase).u32(index.into()).u32(0);
+        let deadline = deadline.at(message.request);
         let reply = self.channel.ask(&message, &[], deadline)?;
         let body = reply.exactly(8, deadline)?;
         let mut fields = Fields::new(&body);

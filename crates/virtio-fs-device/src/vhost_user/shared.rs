@@ -76,17 +76,17 @@ impl<M: GuestSpace> Shared<M> {
 
     /// For the messages of one call.
     pub(super) fn soon(&self, doing: &'static str) -> Deadline {
-        Deadline::after(self.options.timeouts.message, doing)
+        Deadline::after(self.options.timeouts.message, doing, self.health.state())
     }
 
     /// To stop serving.
     pub(super) fn later(&self, doing: &'static str) -> Deadline {
-        Deadline::after(self.options.timeouts.stop, doing)
+        Deadline::after(self.options.timeouts.stop, doing, self.health.state())
     }
 
     /// To save or load the daemon's state.
     pub(super) fn transfer(&self, doing: &'static str) -> Deadline {
-        Deadline::after(self.options.timeouts.state, doing)
+        Deadline::after(self.options.timeouts.state, doing, self.health.state())
     }
 
     pub(super) fn relay(&self) -> Option<Arc<Relay>> {

@@ -29,10 +29,13 @@ enum Direction {
 impl Session {
     /// The daemon's state, of at most `most` bytes. All rings are stopped.
     pub(super) fn save(&self, most: u64, deadline: Deadline) -> Result<Vec<u8>, Error> {
-        let deadline = deadline.to("save the daemon's state");
-        let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC).map_err(Error::io(deadline.doing))?;
-        let flags = fcntl_getfl(&ours).map_err(Error::io(deadline.doing))?;
-        fcntl_setfl(&ours, flags | OFlags::NONBLOCK).map_err(Error::io(deadline.doing))?;
+        let deadline = deadline
+            .to("save the daemon's state")
+            .at(Request::SetDeviceStateFd);
+        let (ours, theirs) =
+            pipe_with(PipeFlags::CLOEXEC).map_err(|error| deadline.failed(error))?;
+        let flags = fcntl_getfl(&ours).map_err(|error| deadline.failed(error))?;
+        fcntl_setfl(&ours, flags | OFlags::NONBLOCK).map_err(|error| deadline.failed(error))?;
         self.begin(Direction::Save, theirs.as_fd(), deadline)?;
         drop(theirs);
         let mut state = Vec::new();
@@ -46,7 +49,7 @@ impl Session {
                     self.channel.wait_for(ours, PollFlags::IN, deadline)?;
                 }
                 Err(Errno::INTR) => {}
-                Err(errno) => return Err(Error::io(deadline.doing)(errno)),
+                Err(errno) => return Err(deadline.failed(errno)),
             }
         }
         // It is asked how it went all the same, after which it is done with it.
@@ -62,8 +65,10 @@ impl Session {
     /// It goes over a socket, as writing to a pipe whose other end is closed ends a VMM that does not
     /// ignore SIGPIPE.
     pub(super) fn load(&self, mut state: &[u8], deadline: Deadline) -> Result<(), Error> {
-        let deadline = deadline.to("load the daemon's state");
-        let (ours, theirs) = UnixStream::pair().map_err(Error::io(deadline.doing))?;
+        let deadline = deadline
+            .to("load the daemon's state")
+            .at(Request::SetDeviceStateFd);
+        let (ours, theirs) = UnixStream::pair().map_err(|error| deadline.failed(error))?;
         self.begin(Direction::Load, theirs.as_fd(), deadline)?;
         drop(theirs);
         while !state.is_empty() {
@@ -78,7 +83,7 @@ impl Session {
                 Err(Errno::INTR) => {}
                 // It says why when it is asked.
                 Err(Errno::PIPE | Errno::CONNRESET) => break,
-                Err(errno) => return Err(Error::io(deadline.doing)(errno)),
+                Err(errno) => return Err(deadline.failed(errno)),
             }
         }
         drop(ours);
@@ -114,7 +119,7 @@ impl Session {
         let body = reply.exactly(size_of::<u64>(), deadline)?;
         match Fields::new(&body).u64() {
             0 => Ok(()),
-            _ => Err(deadline.refused()),
+            _ => Err(deadline.at(message.request).refused()),
         }
     }
 }

@@ -33,6 +33,41 @@ pub(super) enum Request {
     GetShmemConfig = 44,
 }
 
+impl Request {
+    /// What the specification calls it, without `VHOST_USER_`.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::GetFeatures => "GET_FEATURES",
+            Self::SetFeatures => "SET_FEATURES",
+            Self::SetOwner => "SET_OWNER",
+            Self::SetMemTable => "SET_MEM_TABLE",
+            Self::SetLogBase => "SET_LOG_BASE",
+            Self::SetVringNum => "SET_VRING_NUM",
+            Self::SetVringAddr => "SET_VRING_ADDR",
+            Self::SetVringBase => "SET_VRING_BASE",
+            Self::GetVringBase => "GET_VRING_BASE",
+            Self::SetVringKick => "SET_VRING_KICK",
+            Self::SetVringCall => "SET_VRING_CALL",
+            Self::SetVringErr => "SET_VRING_ERR",
+            Self::GetProtocolFeatures => "GET_PROTOCOL_FEATURES",
+            Self::SetProtocolFeatures => "SET_PROTOCOL_FEATURES",
+            Self::GetQueueNum => "GET_QUEUE_NUM",
+            Self::SetVringEnable => "SET_VRING_ENABLE",
+            Self::SetBackendReqFd => "SET_BACKEND_REQ_FD",
+            Self::GetConfig => "GET_CONFIG",
+            Self::GetInflightFd => "GET_INFLIGHT_FD",
+            Self::SetInflightFd => "SET_INFLIGHT_FD",
+            Self::ResetDevice => "RESET_DEVICE",
+            Self::GetMaxMemSlots => "GET_MAX_MEM_SLOTS",
+            Self::AddMemReg => "ADD_MEM_REG",
+            Self::RemMemReg => "REM_MEM_REG",
+            Self::SetDeviceStateFd => "SET_DEVICE_STATE_FD",
+            Self::CheckDeviceState => "CHECK_DEVICE_STATE",
+            Self::GetShmemConfig => "GET_SHMEM_CONFIG",
+        }
+    }
+}
+
 /// `VHOST_F_LOG_ALL`: which pages are written is noted.
 pub(super) const LOG_ALL: u64 = 1 << 26;
 /// `VHOST_USER_F_PROTOCOL_FEATURES`, without which nothing here works.

@@ -88,13 +88,14 @@ pub(crate) const ALL: u64 = MQ
     | DEVICE_STATE
     | SHMEM;
 
-/// Serves `stream`, with `fault` at message `at`, counted from 0, and returns how many came.
-pub(crate) fn serve(stream: UnixStream, fault: Fault, at: usize) -> usize {
+/// Serves `stream`, with `fault` at message `at`, counted from 0, and returns the numbers of those that
+/// came, that one the last.
+pub(crate) fn serve(stream: UnixStream, fault: Fault, at: usize) -> Vec<u32> {
     serve_with(ALL, stream, fault, at)
 }
 
 /// As [`serve`], with the protocol features `protocol`.
-pub(crate) fn serve_with(protocol: u64, stream: UnixStream, fault: Fault, at: usize) -> usize {
+pub(crate) fn serve_with(protocol: u64, stream: UnixStream, fault: Fault, at: usize) -> Vec<u32> {
     let asks = Asks {
         window: WINDOW,
         channel: std::sync::mpsc::channel().0,
@@ -119,7 +120,7 @@ pub(crate) fn serve_that_asks(
     mut stream: UnixStream,
     fault: Fault,
     at: usize,
-) -> usize {
+) -> Vec<u32> {
     let needed = |request| match request {
         6 => LOG_SHMFD,
         17 => MQ,
@@ -134,10 +135,9 @@ pub(crate) fn serve_that_asks(
     };
     // A channel that nobody wants stays open.
     let mut kept = Vec::new();
-    for count in 0.. {
-        let Some((request, flags, body, given)) = receive(&mut stream) else {
-            return count;
-        };
+    let mut came = Vec::new();
+    while let Some((request, flags, body, given)) = receive(&mut stream) {
+        came.push(request);
         let needed = needed(request);
         assert_eq!(needed & protocol, needed, "{request} was not agreed on");
         let acknowledges = flags & NEED_REPLY == 0 || protocol & REPLY_ACK != 0;
@@ -147,7 +147,7 @@ pub(crate) fn serve_that_asks(
             44 => Some(regions(asks.window)),
             _ => answer(request, flags, &body),
         };
-        if count == at {
+        if came.len() > at {
             misbehave(
                 &mut stream,
                 fault,
@@ -155,21 +155,35 @@ pub(crate) fn serve_that_asks(
                 answer.unwrap_or_default(),
                 given,
             );
-            return count;
+            return came;
         }
+        let mut state = None;
         match (request, given) {
             // SET_LOG_BASE: the first page was written to.
             (6, Some(log)) => log.write_all_at(&[1], 0).unwrap(),
             (21, Some(channel)) => {
                 kept.extend(asks.channel.send(OwnedFd::from(channel).into()).err());
             }
+            (42, given) => state = given,
             _ => {}
         }
-        let Some(body) = answer else { continue };
+        let Some(answer) = answer else { continue };
         let file = (request == 31).then(|| tempfile::tempfile().unwrap());
-        send(&stream, &message(request, &body), file.as_ref());
+        send(&stream, &message(request, &answer), file.as_ref());
+        if let Some(state) = state {
+            transfer(state, body[0] == 0);
+        }
     }
-    unreachable!()
+    came
+}
+
+/// Writes a state, or reads one, which may come to an early end on either side.
+fn transfer(mut file: File, saves: bool) {
+    let _ = match saves {
+        // More than a pipe has room for.
+        true => file.write_all(&[7; 100 << 10]),
+        false => file.read_to_end(&mut Vec::new()).map(drop),
+    };
 }
 
 pub(crate) type Message = (u32, u32, Vec<u8>, Option<File>);
@@ -217,7 +231,7 @@ pub(crate) fn answer(request: u32, flags: u32, body: &[u8]) -> Option<Vec<u8>> {
             record[1] = 16;
             Some(record)
         }
-        // SET_DEVICE_STATE_FD: its own end is closed when it is received.
+        // SET_DEVICE_STATE_FD: it takes the descriptor.
         42 => number(1 << 8),
         43 => number(0),
         _ if flags & NEED_REPLY != 0 => number(0),

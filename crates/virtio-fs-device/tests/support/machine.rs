@@ -9,7 +9,7 @@ use virtio_fs_device::{
     Activation, Device, Error, Event, Interrupt, QueueSetup, RingAddresses, SavedState, State,
 };
 use virtio_fs_guest::{Connection, Mount, MountOptions, Options, QueueLayout};
-use vm_memory::{GuestAddress, GuestMemoryMmap};
+use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionMmap};
 
 pub(crate) type Memory = Arc<GuestMemoryMmap>;
 
@@ -161,6 +161,15 @@ impl Machine {
     ) -> Result<(), Error> {
         let interrupt = Arc::clone(&self.interrupts) as Arc<dyn Interrupt>;
         device.restore(saved, Arc::clone(&self.memory), &self.kicks(), interrupt)
+    }
+
+    /// The guest's memory, and more.
+    pub(crate) fn plugged(&self) -> Memory {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(1 << 20).unwrap();
+        let (start, file) = (GuestAddress(1 << 40), FileOffset::new(file, 0));
+        let region = GuestRegionMmap::from_range(start, 1 << 20, Some(file)).unwrap();
+        Arc::new(self.memory.insert_region(Arc::new(region)).unwrap())
     }
 
     pub(crate) fn resets_needed(&self) -> usize {
