@@ -7,6 +7,7 @@ use virtio_fs_guest::{Connection, Mount, MountOptions};
 
 use crate::plugged::Plugged;
 use crate::served::{Behind, Files, Served};
+use crate::support::table::table;
 use crate::support::{Machine, Memory};
 use crate::work;
 
@@ -52,23 +53,6 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::StopLog),
         4 => Just(Op::Work),
     ]
-}
-
-/// Where `call` leaves a device that is in `state`; `None` where it is not for that state.
-fn table(call: Call, state: State) -> Option<State> {
-    use State::{Active, Negotiated, New, Paused, Reset};
-    match (call, state) {
-        (Call::AckFeatures, New | Negotiated | Reset) => Some(Negotiated),
-        (Call::Activate, Negotiated) => Some(Active),
-        (Call::Pause, Active) => Some(Paused),
-        (Call::Resume, Paused) => Some(Active),
-        (Call::Pause | Call::Resume, New | Negotiated | Reset) => Some(state),
-        (Call::Reset, _) => Some(Reset),
-        (Call::UpdateMemory, Active | Paused) => Some(state),
-        (Call::Save, New | Negotiated | Paused | Reset) => Some(state),
-        (Call::Restore, New | Reset) => Some(Paused),
-        _ => None,
-    }
 }
 
 enum Driver {

@@ -14,6 +14,7 @@ use virtio_fs_queue::{Polling, Pool};
 
 pub(crate) mod fake;
 mod machine;
+pub(crate) mod table;
 
 pub(crate) use machine::*;
 
