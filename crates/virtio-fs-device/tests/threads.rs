@@ -2,7 +2,16 @@
 
 mod support;
 
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use support::fake::{self, Fault};
 use support::*;
+use virtio_fs_device::{Device, DeviceConfig, Error, VhostUser};
+
+/// A message that comes while the device is activated.
+const HANGS_AT: usize = 16;
 
 fn monitors() -> usize {
     std::fs::read_dir("/proc/self/task")
@@ -38,4 +47,32 @@ fn a_device_has_one_thread_and_leaves_none() {
     eventually("it is gone", || !device.status().connected);
     drop(device);
     eventually("none is left", || monitors() == 0);
+    // Nor of one whose daemon hangs in the midst of a call,
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let hanging = std::thread::spawn(move || fake::serve(theirs, Fault::Silence, HANGS_AT));
+    let first = Mutex::new(Some(ours));
+    let mut daemon = VhostUser::by(move || {
+        let first = first.lock().unwrap().take();
+        first.ok_or(std::io::ErrorKind::ConnectionRefused.into())
+    });
+    daemon.timeouts.message = Duration::from_millis(100);
+    let mut device = Device::vhost_user(&DeviceConfig::default(), daemon).unwrap();
+    let machine = Guest::new(&device, Calls::Relayed).machine;
+    device.ack_features(machine.features).unwrap();
+    let error = device.activate(machine.activation()).unwrap_err();
+    assert!(matches!(error, Error::Timeout { .. }), "{error}");
+    drop(device);
+    eventually("none is left", || monitors() == 0);
+    assert_eq!(hanging.join().unwrap().len(), HANGS_AT + 1);
+    drop(machine);
+    // nor of one that waits for what a daemon says which accepts the connection and no more.
+    let daemon = place.daemon();
+    let device = support::device(&place);
+    drop(daemon);
+    let silent = UnixListener::bind(place.socket()).unwrap();
+    let connection = silent.accept().unwrap();
+    drop(device);
+    eventually("none is left", || monitors() == 0);
+    drop((connection, silent));
+    eventually("nothing is open", || descriptors() < before);
 }
