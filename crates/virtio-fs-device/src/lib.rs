@@ -6,23 +6,38 @@
 //! bus, interrupt controller or event loop.
 //!
 //! # How to embed it in a VMM
-//! 1. Make the [`Device`] when the machine is built. It tells the transport its
-//!    [`device_type`](Device::device_type), [`queue_max_sizes`](Device::queue_max_sizes) and
-//!    [`features`](Device::features).
-//! 2. Pass on what the driver does: reads of the configuration space to
-//!    [`read_config`](Device::read_config), `FEATURES_OK` to
-//!    [`ack_features`](Device::ack_features), `DRIVER_OK` to [`activate`](Device::activate), a write
-//!    of 0 to the device status to [`reset`](Device::reset).
-//! 3. Implement [`Interrupt`] for what raises the guest's interrupts, and have KVM signal each
-//!    queue's kick (ioeventfd), or do so when the driver notifies.
-//! 4. Call [`pause`](Device::pause) and [`resume`](Device::resume) with the machine's, and
-//!    [`update_memory`](Device::update_memory) where memory is plugged.
-//! 5. Look at the [`status`](Device::status) from time to time: it says whether the daemon is there,
-//!    and what went wrong.
+//! A [`Device`] is made with the machine, and stays the same over reboots of the guest. The VMM brings a
+//! transport (virtio-pci, virtio-mmio), an [`Interrupt`], and memory by way of [vm-memory], and makes
+//! these calls:
+//!
+//! | when | call | and |
+//! |---|---|---|
+//! | the machine is built | [`Device::vhost_user`], or `Device::in_process` | tell the transport of the [`device_type`](Device::device_type), the [`features`](Device::features), the [`queue_max_sizes`](Device::queue_max_sizes), and the [`window_size`](Device::window_size) |
+//! | the driver reads the configuration space | [`read_config`](Device::read_config) | it never changes, nor does its generation; what is written there is ignored ([`write_config`](Device::write_config)) |
+//! | the driver sets `FEATURES_OK` | [`ack_features`](Device::ack_features), with all that it accepted | leave `FEATURES_OK` unset where that fails |
+//! | the driver sets `DRIVER_OK` | [`activate`](Device::activate), with the queues that it enabled | set `DEVICE_NEEDS_RESET` where that fails |
+//! | the driver notifies a queue | none: KVM signals the queue's kick (ioeventfd), or the VMM does ([`Event::signal`]) | |
+//! | the driver enables a queue after `DRIVER_OK`, or resets one | [`start_queue`](Device::start_queue), [`stop_queue`](Device::stop_queue) | |
+//! | what interrupts for a queue is another event than before, as when the driver masks its vector | [`update_interrupt`](Device::update_interrupt) | only where [`Interrupt::queue_event`] says so |
+//! | the driver writes 0 to the device status | [`reset`](Device::reset) | clear `DEVICE_NEEDS_RESET`; it can be negotiated anew |
+//! | memory was plugged, or is to be unplugged | [`update_memory`](Device::update_memory), with all that there is | before the guest knows of new memory, and before old memory is unmapped |
+//! | the machine stops for a while | [`pause`](Device::pause), once its processors stand still; [`resume`](Device::resume), before they run | |
+//! | it moves while it runs | [`start_dirty_log`](Device::start_dirty_log), then [`take_dirty`](Device::take_dirty) until it is paused, and once after that | |
+//! | it is saved | [`save`](Device::save), while it is paused | with all of the guest's memory |
+//! | it is restored | [`restore`](Device::restore), of a device just made, then [`resume`](Device::resume) | the transport restores its own registers |
+//! | from time to time | [`status`](Device::status) | it says whether the daemon is there, and what went wrong |
+//!
+//! Calls take `&mut self`, so a device that processors of the guest share is behind a lock. The calls
+//! that talk with a daemon take as long as it does, within [`Timeouts`]; most answer in microseconds,
+//! so that the thread of a virtual processor may well make them. [`Interrupt`] is called by other
+//! threads, and must not take that lock.
+//!
+//! [vm-memory]: https://docs.rs/vm-memory/0.18
 //!
 //! ```
 //! # use std::sync::Arc;
-//! # use fuse_fs::{MemFs, Session};
+//! # use fuse_fs::Session;
+//! # use passthrough_fs::{Config, PassthroughFs};
 //! # use vhost_user_fs::{Backend, BackendConfig, Daemon};
 //! # use virtio_fs_queue::{Polling, Pool};
 //! # // A daemon, and the driver of a guest.
@@ -30,7 +45,7 @@
 //! # let socket = folder.path().join("virtiofsd.sock");
 //! # let daemon = Daemon::new(
 //! #     Backend::new(BackendConfig {
-//! #         filesystem: Arc::new(Session::new(MemFs::new())),
+//! #         filesystem: Arc::new(Session::new(PassthroughFs::new(Config::new(folder.path()))?)),
 //! #         tag: None,
 //! #         request_queues: None,
 //! #         queue_affinity: None,
@@ -103,11 +118,14 @@
 //!     },
 //!     kick: layout.kick.try_clone().expect("a descriptor").into(),
 //! });
-//! let interrupt = Interrupts { queues: calls, needs_reset: AtomicBool::new(false) };
+//! # let kicks: Vec<Event> =
+//! #     layouts.iter().map(|layout| layout.kick.try_clone().map(Event::from)).collect::<Result<_, _>>()?;
+//! let interrupt =
+//!     Arc::new(Interrupts { queues: calls, needs_reset: AtomicBool::new(false) });
 //! device.activate(Activation {
-//!     memory,
+//!     memory: Arc::clone(&memory),
 //!     queues: queues.collect(),
-//!     interrupt: Arc::new(interrupt),
+//!     interrupt: interrupt.clone(),
 //! })?;
 //!
 //! // The guest uses it.
@@ -116,6 +134,21 @@
 //!
 //! // The machine stands still for a while.
 //! device.pause()?;
+//! device.resume()?;
+//! mount.getattr(fuse_wire::NodeId::ROOT, None)?;
+//!
+//! // The machine moves: its memory is copied while it runs, ...
+//! device.start_dirty_log()?;
+//! mount.getattr(fuse_wire::NodeId::ROOT, None)?;
+//! device.take_dirty(0..u64::MAX, |page| println!("copy the page at {page:#x} again"));
+//! // ... and what was written last, and the device, while it stands still.
+//! device.pause()?;
+//! device.take_dirty(0..u64::MAX, |page| println!("copy the page at {page:#x} again"));
+//! let saved = serde_json::to_string(&device.save()?)?;
+//! # drop(device);
+//! // There, with a daemon that serves the same files.
+//! let mut device = Device::vhost_user(&config, VhostUser::new(&socket))?;
+//! device.restore(&serde_json::from_str(&saved)?, memory, &kicks, interrupt)?;
 //! device.resume()?;
 //! mount.getattr(fuse_wire::NodeId::ROOT, None)?;
 //!
@@ -131,16 +164,19 @@
 //!
 //! # What the VMM provides
 //!
-//! | what | for which calls |
-//! |---|---|
-//! | a tag, unless the daemon has one (`--tag`) | [`Device::vhost_user`] |
-//! | the guest's memory; for a daemon each region has to be a file that is mapped as shared, such as a memfd, and best sealed, as a daemon could cut it short | [`activate`](Device::activate), [`restore`](Device::restore), [`update_memory`](Device::update_memory) |
-//! | for each queue an event that is signalled when the driver notifies it | [`activate`](Device::activate), [`restore`](Device::restore) |
-//! | an [`Interrupt`]; with an event for each queue no thread of the VMM has a part in a request | [`activate`](Device::activate), [`restore`](Device::restore) |
-//! | where the driver put the queues | [`activate`](Device::activate) |
-//! | where it wants one, a [`Window`]: address space of the guest, and what maps files there | [`Device::vhost_user`] |
-//! | a place for a [`SavedState`], with all of the guest's memory | [`save`](Device::save), [`restore`](Device::restore) |
-//! | somebody who starts the daemon again when it dies | none: a device looks for it by itself |
+//! | what | when | for which calls |
+//! |---|---|---|
+//! | a tag, unless the daemon has one (`--tag`) | the machine is built | [`Device::vhost_user`] |
+//! | where it wants one, a [`Window`]: address space of the guest, and what maps files there | the machine is built | [`Device::vhost_user`] |
+//! | the guest's memory; for a daemon each region has to be a file that is mapped as shared, such as a memfd, and best sealed, as a daemon could cut it short | the driver begins, or memory is plugged | [`activate`](Device::activate), [`restore`](Device::restore), [`update_memory`](Device::update_memory) |
+//! | for each queue an [`Event`] (an eventfd) that is signalled when the driver notifies it | the driver begins | [`activate`](Device::activate), [`start_queue`](Device::start_queue), [`restore`](Device::restore) |
+//! | an [`Interrupt`]; with an event for each queue, such as an irqfd, no thread of the VMM has a part in a request | the driver begins | [`activate`](Device::activate), [`restore`](Device::restore) |
+//! | where the driver put the queues ([`RingAddresses`]) | the driver begins | [`activate`](Device::activate), [`start_queue`](Device::start_queue) |
+//! | a place for a [`SavedState`], with all of the guest's memory | the machine is saved | [`save`](Device::save), [`restore`](Device::restore) |
+//! | somebody who starts the daemon again | it died | none: a device looks for it by itself |
+//!
+//! What goes wrong is an [`Error`]; one of a daemon's says what it was to do, at which message of the
+//! protocol, and where the device was ([`During`]).
 //!
 //! # When the daemon dies
 //! A device has one thread, which sees at once that its daemon is gone, before activation too, and
@@ -182,12 +218,14 @@
 //! |---|---|---|---|
 //! | tag by the daemon | with `--tag` | with `--tag` | no |
 //! | request queues | up to 63 | one | up to 255 |
+//! | pausing and resuming | yes | yes | yes |
 //! | plugging memory, region by region | yes | yes | yes |
 //! | reset of the whole session | yes | yes | yes |
 //! | a driver that breaks a queue is told | yes | no | yes |
 //! | pages that were written (`LOG_SHMFD`) | yes | yes | yes |
-//! | saving and restoring (`DEVICE_STATE`) | yes | yes | yes |
+//! | saving and restoring (`DEVICE_STATE`) | yes | yes | where the filesystem can, as `passthrough-fs`; `MemFs` cannot |
 //! | what is in flight is kept when it dies (`INFLIGHT_SHMFD`) | yes | no | – |
+//! | the driver is told to reset the device when it dies or hangs | yes | yes | when it hangs |
 //! | files in the DAX window (`SHMEM`) | with `--dax-window` | no | no |
 //!
 //! # Without a daemon

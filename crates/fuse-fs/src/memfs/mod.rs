@@ -43,7 +43,8 @@ use crate::{
 /// Permissions are left to the guest's kernel (`default_permissions`), as are locks and POSIX ACLs
 /// (attributes in `system.` are EOPNOTSUPP).
 ///
-/// Contents outlive a session; [`FileSystem::destroy`] takes back lookups and handles only.
+/// Contents outlive a session; [`FileSystem::destroy`] takes back lookups and handles only. It has no
+/// state that could be saved and restored: a device with it can be paused, and not moved.
 #[derive(Debug)]
 pub struct MemFs {
     state: Mutex<State>,
