@@ -89,7 +89,7 @@ impl<AS: GuestSpace> Offloaded<AS> {
         };
         let mut batch = Batch::default();
         let head = self.head;
-        batch.push(UsedElement { head, len }, 0);
+        batch.push(UsedElement { head, len }, 0, || 0);
         self.note_given_back();
         if shared.used.give_back(&ring, &mut batch)? {
             shared.interrupt();

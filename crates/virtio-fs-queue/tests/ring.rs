@@ -271,6 +271,31 @@ fn a_drain_that_a_driver_keeps_busy_ends_when_the_queue_is_stopped() {
     );
 }
 
+#[test]
+fn of_large_writes_as_many_are_told_of_as_are_left() {
+    for (len, depth, expected) in [
+        (0x2_0000, 1, 1),
+        // One and one; two and one; two, one and one; four, two, one and one.
+        (0x2_0000, 2, 2),
+        (0x2_0000, 3, 2),
+        (0x2_0000, 4, 3),
+        (0x2_0000, 8, 4),
+        // Two, two, two, one and one; and larger ones each.
+        (0x4_8000, 8, 5),
+        (0x8_0000, 8, 8),
+    ] {
+        let mut rig = rig(16, double(|call| call.done()));
+        rig.put(BORDER, &request(1, b"written"));
+        for n in 0..depth {
+            let buffers = [readable(BORDER, len), writable(REPLY, 16)];
+            rig.offer_chain(2 * n, &buffers);
+        }
+        rig.queue.drain();
+        assert_eq!(rig.used().len(), usize::from(depth));
+        assert_eq!(rig.interrupts(), expected, "{depth} of {len}");
+    }
+}
+
 /// Offers `count` requests, one descriptor pair each.
 fn offer_some(rig: &mut Rig, count: u16) {
     let sent = request(1, b"");

@@ -142,7 +142,7 @@ impl<AS: GuestSpace, M: GuestMemoryBackend> Round<'_, '_, AS, M> {
         if let Err(error) = self.chain.walk(self.memory, &self.ring, head) {
             stats.malformed(&error);
             let len = self.refuse(&error, &mut avail.message);
-            return self.done(UsedElement { head, len }, 0);
+            return self.done(avail, UsedElement { head, len }, 0);
         }
         copy_message(self.chain, &mut avail.message);
         let AvailEnd {
@@ -169,12 +169,8 @@ impl<AS: GuestSpace, M: GuestMemoryBackend> Round<'_, '_, AS, M> {
         let served = server.serve(self.chain, message, reply, Blocking::Forbidden);
         match served {
             Served::Done(len) => {
-                let moved = self
-                    .chain
-                    .readable()
-                    .remaining()
-                    .saturating_add(len as usize);
-                self.done(UsedElement { head, len }, moved)
+                let taken = self.chain.readable().remaining();
+                self.done(avail, UsedElement { head, len }, taken)
             }
             Served::WouldBlock => {
                 *offloaded = true;
@@ -241,8 +237,16 @@ impl<AS: GuestSpace, M: GuestMemoryBackend> Round<'_, '_, AS, M> {
         Ok(Offloaded::new(self.shared, head, message, self.chain))
     }
 
-    fn done(&mut self, element: UsedElement, moved: usize) -> Result<(), RingError> {
-        if self.batch.push(element, moved) {
+    /// A chain was served of which so many bytes were `taken`.
+    fn done(
+        &mut self,
+        avail: &AvailEnd,
+        element: UsedElement,
+        taken: usize,
+    ) -> Result<(), RingError> {
+        // What is wrong with the ring is seen again when its next chains are taken.
+        let left = || self.ring.pending(avail.next_avail).unwrap_or(0);
+        if self.batch.push(element, taken, left) {
             self.give_back()?;
         }
         Ok(())
