@@ -2,6 +2,20 @@
 //! file that the host has not cached, and an fsync of much that was written.
 //!
 //! `cargo bench -p benches --bench blocking -- --peer PATH --dir DIRECTORY_ON_A_DISK`
+//!
+//! Three rounds of a second on ext4, with two processors (AMD EPYC, Linux 6.18) and virtiofsd 1.14 for
+//! the reference daemon: microseconds that the quick ones take (median and 99th percentile), how many
+//! were done, and how many of the slow ones beside them.
+//!
+//! | | ours | reference | reference, pool of 16 |
+//! |---|---|---|---|
+//! | alone | 94, 242: 31129 | 109, 495: 24277 | 97, 276: 29505 |
+//! | beside reads of a cold file | 54, 415: 32300; 44409 | 558, 1670: 4948; 19797 | 155, 471: 17226; 36204 |
+//! | beside fsync | 12, 150: 19265; 12 | 12320, 74678: 14; 14 | 109, 1288: 1481; 13 |
+//!
+//! The driver sleeps for each reply; beside others the processors are awake, which makes up for the
+//! rest. Between one fsync and the next, 256 MiB are made dirty again and nothing else is done, hence
+//! fewer.
 
 mod args;
 mod report;
