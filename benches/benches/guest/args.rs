@@ -32,13 +32,14 @@ pub(crate) struct Args {
     /// Request queues of our device; the reference daemon has one.
     #[arg(long, default_value_t = 1)]
     queues: u16,
-    /// Rounds; in each, every step is done with one daemon and then with the other.
-    #[arg(long, default_value_t = 3)]
+    /// Rounds; in each, every step is done with one daemon and then with the other. Who is first,
+    /// and which of the guest's processors has the interrupts of which, takes four to be equal.
+    #[arg(long, default_value_t = 4)]
     pub(crate) rounds: u32,
     /// Only the steps whose name contains this; may be repeated.
     #[arg(long = "row")]
     only: Vec<String>,
-    /// Also list the requests of each step by opcode.
+    /// Also list the requests of each step by opcode, which are counted before the first round.
     #[arg(long)]
     pub(crate) requests: bool,
     /// What `cargo bench` adds.

@@ -33,15 +33,16 @@ pub(crate) struct Machine {
 }
 
 /// What a step took with one daemon.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Sample {
     /// Milliseconds by the guest's clock.
     pub(crate) millis: f64,
     /// Milliseconds of processor time of the daemon.
     pub(crate) cpu: f64,
-    /// Requests by opcode, FORGETs not among them; empty where the guest's kernel does not count.
-    pub(crate) requests: BTreeMap<u32, u64>,
 }
+
+/// Requests by opcode, FORGETs not among them; empty where the guest's kernel does not count.
+pub(crate) type Requests = BTreeMap<u32, u64>;
 
 struct Answer {
     micros: f64,
@@ -108,22 +109,37 @@ impl Machine {
         }
     }
 
-    /// Does `step` on the share `tag`.
+    /// Does `step` on the share `tag`, and counts the requests, which takes time.
+    pub(crate) fn count(&mut self, step: &Step, tag: &str) -> Result<Requests, Error> {
+        self.tell(tag, step.prepare)?;
+        self.tell(tag, "count")?;
+        self.tell(tag, step.run)?;
+        let told = self.tell(tag, "counted")?.told;
+        let pairs = told.split_whitespace().map(|word| word.split_once('='));
+        let pairs = pairs.map(|pair| {
+            let (opcode, count) = pair?;
+            Some((opcode.parse().ok()?, count.parse().ok()?))
+        });
+        pairs
+            .collect::<Option<_>>()
+            .ok_or_else(|| self.failure("counting requests"))
+    }
+
+    /// Has interrupts come to one processor from the first of `tags`, to the other from the second.
+    pub(crate) fn attach(&mut self, [first, second]: [&str; 2]) -> Result<(), Error> {
+        self.tell(first, &format!("attach {first} {second}"))?;
+        Ok(())
+    }
+
+    /// Does `step` on the share `tag`, while nothing is counted.
     pub(crate) fn measure(&mut self, step: &Step, tag: &str) -> Result<Sample, Error> {
         self.tell(tag, step.prepare)?;
-        let requests = self.requests(tag)?;
         let cpu = self.cpu(tag)?;
         let answer = self.tell(tag, step.run)?;
-        let mut after = self.requests(tag)?;
         let cpu = self.cpu(tag)? - cpu;
-        for (opcode, count) in &mut after {
-            *count -= requests.get(opcode).copied().unwrap_or(0);
-        }
-        after.retain(|_, count| *count > 0);
         Ok(Sample {
             millis: answer.micros / 1e3,
             cpu: cpu as f64 / 1e6,
-            requests: after,
         })
     }
 
@@ -134,19 +150,6 @@ impl Machine {
         }
         let _said = self.guest.wait(PATIENCE);
         Ok(())
-    }
-
-    /// Requests to the share so far.
-    fn requests(&mut self, tag: &str) -> Result<BTreeMap<u32, u64>, Error> {
-        let told = self.tell(tag, "counts")?.told;
-        let pairs = told.split_whitespace().map(|word| word.split_once('='));
-        let pairs = pairs.map(|pair| {
-            let (opcode, count) = pair?;
-            Some((opcode.parse().ok()?, count.parse().ok()?))
-        });
-        pairs
-            .collect::<Option<_>>()
-            .ok_or_else(|| self.failure("counting requests"))
     }
 
     fn cpu(&self, tag: &str) -> Result<u64, Error> {

@@ -5,8 +5,9 @@
 //! `cargo bench -p benches --bench guest -- --peer PATH`
 //!
 //! The guest is emulated, so that all but the daemons is slow: what it waits is mostly its own time.
-//! Processor time is the daemon's alone, and requests are counted by the guest's kernel. Needs QEMU,
-//! Debian's cloud kernel, fio, git, gcc and make.
+//! Processor time is the daemon's alone. Requests are counted by the guest's kernel, each step once
+//! with each daemon before the first round, which is also when all that they share gets warm. Needs
+//! QEMU, Debian's cloud kernel, fio, git, gcc and make.
 
 mod args;
 mod contents;
@@ -20,7 +21,7 @@ use args::Args;
 use benches::daemon::{DaemonError, PEER_REMEDY};
 use benches::selection::NoRow;
 use clap::Parser;
-use machine::Machine;
+use machine::{Contender, Machine};
 use report::Report;
 
 /// Why the comparison ended.
@@ -56,31 +57,7 @@ fn run(args: &Args) -> Result<(), Error> {
             eprintln!("guest: skipped: needs a reference daemon: {PEER_REMEDY}");
             return Ok(());
         };
-        let steps = args.steps()?;
-        eprintln!("cache={cache}: booting");
-        let mut machine = Machine::boot(&args.root(), &contenders, &args.dir)?;
-        let mut report = Report::default();
-        for round in 0..args.rounds {
-            for step in &steps {
-                eprintln!(
-                    "cache={cache}, round {} of {}: {}",
-                    round + 1,
-                    args.rounds,
-                    step.name
-                );
-                // Who is second finds the guest warmer.
-                let [ours, reference] = &contenders;
-                let pair = if round % 2 == 0 {
-                    let ours = machine.measure(step, ours.tag)?;
-                    [ours, machine.measure(step, reference.tag)?]
-                } else {
-                    let reference = machine.measure(step, reference.tag)?;
-                    [machine.measure(step, ours.tag)?, reference]
-                };
-                report.add(step, pair);
-            }
-        }
-        machine.end()?;
+        let report = compare(args, cache, &contenders)?;
         println!(
             "cache={cache}; medians of {} rounds. Ours / reference.\n",
             args.rounds
@@ -91,4 +68,48 @@ fn run(args: &Args) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+fn compare(args: &Args, cache: &str, contenders: &[Contender; 2]) -> Result<Report, Error> {
+    let steps = args.steps()?;
+    let tags = contenders.each_ref().map(|contender| contender.tag);
+    eprintln!("cache={cache}: booting");
+    let mut machine = Machine::boot(&args.root(), contenders, &args.dir)?;
+    let mut report = Report::default();
+    // What the steps need of the guest's root is in its memory after that, the emulator has
+    // translated it, and each daemon has done each step once.
+    for step in &steps {
+        eprintln!("cache={cache}, counting: {}", step.name);
+        let [ours, reference] = tags.map(|tag| machine.count(step, tag));
+        report.begin(step, [ours?, reference?]);
+    }
+    for round in 0..args.rounds {
+        // Over four rounds each has been first with each processor.
+        let is_swapped = round % 2 == 1;
+        machine.attach(swapped(tags, round.div_ceil(2) % 2 == 1))?;
+        for (row, step) in steps.iter().enumerate() {
+            // Who is second finds the guest warmer.
+            let samples = swapped(tags, is_swapped).map(|tag| machine.measure(step, tag));
+            let [first, second] = samples;
+            let pair @ [ours, reference] = swapped([first?, second?], is_swapped);
+            eprintln!(
+                "cache={cache}, round {} of {}: {}: {:.1} / {:.1} ms",
+                round + 1,
+                args.rounds,
+                step.name,
+                ours.millis,
+                reference.millis,
+            );
+            report.add(row, pair);
+        }
+    }
+    machine.end()?;
+    Ok(report)
+}
+
+fn swapped<T>([first, second]: [T; 2], is_swapped: bool) -> [T; 2] {
+    match is_swapped {
+        true => [second, first],
+        false => [first, second],
+    }
 }

@@ -1,24 +1,37 @@
-use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use fuse_wire::Opcode;
 
-use crate::machine::Sample;
+use crate::machine::{Requests, Sample};
 use crate::steps::Step;
 
-/// All samples of a cache mode, by step.
+/// What was found out in a cache mode.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
-    lines: Vec<(Step, Vec<[Sample; 2]>)>,
+    rows: Vec<Row>,
+}
+
+/// What was found out about a step; each pair is ours and the reference.
+#[derive(Debug)]
+struct Row {
+    step: Step,
+    requests: [Requests; 2],
+    samples: Vec<[Sample; 2]>,
 }
 
 impl Report {
-    /// Adds what a step took with ours and with the reference.
-    pub(crate) fn add(&mut self, step: &Step, pair: [Sample; 2]) {
-        match self.lines.iter_mut().find(|(s, _)| s.name == step.name) {
-            Some((_, pairs)) => pairs.push(pair),
-            None => self.lines.push((*step, vec![pair])),
-        }
+    /// Begins the row of a step, with the requests that it took.
+    pub(crate) fn begin(&mut self, step: &Step, requests: [Requests; 2]) {
+        self.rows.push(Row {
+            step: *step,
+            requests,
+            samples: Vec::new(),
+        });
+    }
+
+    /// Adds what the step of the row at `index` took in a round.
+    pub(crate) fn add(&mut self, index: usize, pair: [Sample; 2]) {
+        self.rows[index].samples.push(pair);
     }
 
     /// The table. Each value is the median over the rounds, each ratio that of the rounds' ratios
@@ -26,46 +39,62 @@ impl Report {
     pub(crate) fn markdown(&self) -> String {
         let mut out = String::from(
             "| step | guest ms | times as fast (least-most) | requests | daemon CPU ms \
-             | times less CPU (least-most) | CPU us/request |\n|---|---|---|---|---|---|---|\n",
+             | times less CPU (least-most) | CPU us/request |\n|---|--:|--:|--:|--:|--:|--:|\n",
         );
-        for (step, pairs) in &self.lines {
+        for row in &self.rows {
+            let requests = [0, 1].map(|side| row.requests[side].values().sum::<u64>() as f64);
+            let millis = row.both(|sample| sample.millis);
+            let cpu = row.both(|sample| sample.cpu);
+            let each = [0, 1].map(|side| cpu[side] * 1e3 / requests[side]);
             // Writing to a string cannot fail.
             let _ = writeln!(
                 out,
                 "| {} | {} | {} | {} | {} | {} | {} |",
-                step.name,
-                both(pairs, |s| s.millis, 1),
-                ratio(pairs, |s| s.millis),
-                both(pairs, |s| s.total() as f64, 0),
-                both(pairs, |s| s.cpu, 1),
-                ratio(pairs, |s| s.cpu),
-                both(pairs, |s| s.cpu * 1e3 / s.total() as f64, 1),
+                row.step.name,
+                shown(millis, 1),
+                row.ratio(|sample| sample.millis),
+                shown(requests, 0),
+                shown(cpu, 1),
+                row.ratio(|sample| sample.cpu),
+                shown(each, 1),
             );
         }
         out
     }
 
-    /// What the requests of the last round were.
+    /// What the requests were.
     pub(crate) fn requests(&self) -> String {
         let mut out = String::from("| step | daemon | requests |\n|---|---|---|\n");
-        for (step, pairs) in &self.lines {
-            for (side, sample) in ["ours", "reference"]
-                .iter()
-                .zip(pairs.last().into_iter().flatten())
-            {
-                let _ = writeln!(
-                    out,
-                    "| {} | {side} | {} |",
-                    step.name,
-                    listed(&sample.requests)
-                );
+        for row in &self.rows {
+            for (side, requests) in ["ours", "reference"].iter().zip(&row.requests) {
+                let _ = writeln!(out, "| {} | {side} | {} |", row.step.name, listed(requests));
             }
         }
         out
     }
 }
 
-fn listed(requests: &BTreeMap<u32, u64>) -> String {
+impl Row {
+    /// The median of each side.
+    fn both(&self, value: impl Fn(&Sample) -> f64) -> [f64; 2] {
+        [0, 1].map(|side| median(self.samples.iter().map(|pair| value(&pair[side]))))
+    }
+
+    fn ratio(&self, value: impl Fn(&Sample) -> f64) -> String {
+        if self.samples.is_empty() {
+            return "-".into();
+        }
+        let ratios = || {
+            let pairs = self.samples.iter();
+            pairs.map(|[ours, peer]| value(peer) / value(ours))
+        };
+        let least = ratios().fold(f64::INFINITY, f64::min);
+        let most = ratios().fold(0.0, f64::max);
+        format!("{:.2} ({least:.2}-{most:.2})", median(ratios()))
+    }
+}
+
+fn listed(requests: &Requests) -> String {
     let mut requests: Vec<_> = requests.iter().collect();
     requests.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
     let one = |(opcode, count): (&u32, &u64)| match Opcode::from_raw(*opcode) {
@@ -75,28 +104,12 @@ fn listed(requests: &BTreeMap<u32, u64>) -> String {
     requests.into_iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
-impl Sample {
-    fn total(&self) -> u64 {
-        self.requests.values().sum()
-    }
-}
-
-fn both(pairs: &[[Sample; 2]], value: impl Fn(&Sample) -> f64, digits: usize) -> String {
-    let side = |side: usize| {
-        let median = median(pairs.iter().map(|pair| value(&pair[side])));
-        match median.is_finite() {
-            true => format!("{median:.digits$}"),
-            false => "-".into(),
-        }
-    };
-    format!("{} / {}", side(0), side(1))
-}
-
-fn ratio(pairs: &[[Sample; 2]], value: impl Fn(&Sample) -> f64) -> String {
-    let ratios = || pairs.iter().map(|[ours, peer]| value(peer) / value(ours));
-    let least = ratios().fold(f64::INFINITY, f64::min);
-    let most = ratios().fold(0.0, f64::max);
-    format!("{:.2} ({least:.2}-{most:.2})", median(ratios()))
+fn shown(pair: [f64; 2], digits: usize) -> String {
+    let [ours, reference] = pair.map(|value| match value.is_finite() {
+        true => format!("{value:.digits$}"),
+        false => "-".into(),
+    });
+    format!("{ours} / {reference}")
 }
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {

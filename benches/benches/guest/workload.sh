@@ -9,31 +9,56 @@
 [ -n "$BASH_VERSION" ] || exec bash "$0"
 
 TRACE=/sys/kernel/tracing
+SENT=$TRACE/events/fuse/fuse_request_send
+HISTOGRAM=hist:keys=connection,opcode
 
-# Once, before anything else: both shares mounted, requests counted by the guest's kernel.
+# Once, before anything else: both shares mounted, the kernel ready to count requests. Older ones
+# cannot; then there are no figures.
 setup() {
+    local share
+    declare -gA DEVICES
     for share in ${SHARES//,/ }; do
         mkdir -p "/run/$share" && mount -t virtiofs "$share" "/run/$share" || return 1
+        # The root's is the first, and has number 0.
+        DEVICES[$share]=virtio$((${#DEVICES[@]} + 1))
     done
     git config --global safe.directory '*'
     cp "/run/$share/tree.tar" "$TMPDIR/" || return 1
-    # Older kernels do not count them; then there are no figures.
-    mount -t tracefs tracefs $TRACE &&
-        echo 'hist:keys=connection,opcode' >$TRACE/events/fuse/fuse_request_send/trigger
+    mount -t tracefs tracefs $TRACE
     return 0
 }
 
-# Requests to this share so far, as OPCODE=COUNT.
-counts() {
-    [ -e $TRACE/events/fuse/fuse_request_send/hist ] || return 0
+# From now on requests are counted.
+count() {
+    [ ! -e $SENT ] || echo "$HISTOGRAM" >$SENT/trigger
+}
+
+# Requests to this share since then, as OPCODE=COUNT; they are counted no more.
+counted() {
+    [ -e $SENT ] || return 0
     local line connection fields
     connection=$(stat -c %d .)
     while read -r line; do
         fields=($line)
         [ "${fields[1]}" = connection: ] && [ "${fields[2]}" = "$connection," ] &&
             printf ' %s=%s' "${fields[4]}" "${fields[7]}"
-    done <$TRACE/events/fuse/fuse_request_send/hist
-    return 0
+    done <$SENT/hist
+    echo "!$HISTOGRAM" >$SENT/trigger
+}
+
+# Takes these shares' devices from their driver and gives them back in this order: the kernel
+# chooses a processor for the interrupts of each, another one for the second than for the first.
+attach() {
+    local share driver=/sys/bus/virtio/drivers/virtiofs
+    cd /
+    for share; do
+        umount "/run/$share"
+        echo "${DEVICES[$share]}" >$driver/unbind
+    done
+    for share; do
+        echo "${DEVICES[$share]}" >$driver/bind
+        mount -t virtiofs "$share" "/run/$share"
+    done
 }
 
 # Nothing of the share is cached afterwards.
@@ -128,7 +153,7 @@ answer() {
     end=${EPOCHREALTIME/./}
     local micros=$((end - begin)) told=
     [ ! -s "$TMPDIR/millis" ] || micros=$((($(cat "$TMPDIR/millis")) * 1000))
-    [ "$1" != counts ] || told=$(<"$TMPDIR/out")
+    [ "$1" != counted ] || told=$(<"$TMPDIR/out")
     [ $status = 0 ] || tail -n 20 "$TMPDIR/log"
     echo "bench: $number $status $micros$told"
 }
