@@ -3,6 +3,7 @@ use std::io::{Read, Write};
 use std::time::Duration;
 
 use fuse_fs::DaxWindow as _;
+use proptest::prelude::*;
 
 use super::*;
 
@@ -15,10 +16,18 @@ fn attached() -> (Arc<DaxWindow>, UnixStream, u64) {
     (window, theirs, page)
 }
 
-/// Answers each message by what `answer` makes of its number and its range, and returns all.
+/// Answers each message by what `answer` makes of its number, and returns all.
 fn front_end(
-    mut socket: UnixStream,
+    socket: UnixStream,
     answer: impl Fn(u32) -> Option<Vec<u8>> + Send + 'static,
+) -> std::thread::JoinHandle<Vec<(u32, [u64; 5])>> {
+    front_end_of(socket, move |request, _| answer(request))
+}
+
+/// As [`front_end`], with the range that a message is about.
+fn front_end_of(
+    mut socket: UnixStream,
+    mut answer: impl FnMut(u32, [u64; 5]) -> Option<Vec<u8>> + Send + 'static,
 ) -> std::thread::JoinHandle<Vec<(u32, [u64; 5])>> {
     std::thread::spawn(move || {
         let mut all = Vec::new();
@@ -27,11 +36,10 @@ fn front_end(
             let request = u32::from_ne_bytes(bytes[..4].try_into().unwrap());
             let flags = u32::from_ne_bytes(bytes[4..8].try_into().unwrap());
             let field = |at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().unwrap());
-            all.push((request, [12, 20, 28, 36, 44].map(field)));
-            if flags & NEED_REPLY == 0 {
-                continue;
-            }
-            match answer(request) {
+            let range = [12, 20, 28, 36, 44].map(field);
+            all.push((request, range));
+            match answer(request, range) {
+                _ if flags & NEED_REPLY == 0 => {}
                 Some(answer) => socket.write_all(&answer).unwrap(),
                 None => break,
             }
@@ -241,4 +249,109 @@ fn only_so_many_files_are_open() {
     }
     window.detach();
     front_end.join().unwrap();
+}
+
+const PAGES: u64 = 16;
+
+/// What a guest asks for: pages of a file to be mapped, or to be mapped no more.
+#[derive(Debug, Clone, Copy)]
+struct Ask {
+    /// First page in the window, and behind the last.
+    pages: (u64, u64),
+    /// First page in the file, and whether to be written to; `None` to remove what is there.
+    file: Option<(u64, bool)>,
+}
+
+fn asks() -> impl Strategy<Value = Ask> {
+    let pages = (0..PAGES, 1..=PAGES).prop_map(|(from, len)| (from, (from + len).min(PAGES)));
+    let file = prop::option::of((0..100u64, any::<bool>()));
+    (pages, file).prop_map(|(pages, file)| Ask { pages, file })
+}
+
+/// A front-end that takes what every front-end has to and nothing else: what is mapped and does not
+/// overlap, what is unmapped and is a whole mapping. It refuses one ask of `every`, for no reason.
+#[derive(Default)]
+struct Strict {
+    mapped: BTreeMap<u64, (u64, u64, bool)>,
+    asked: usize,
+    every: usize,
+}
+
+impl Strict {
+    fn answer(&mut self, request: u32, [_, from, at, len, flags]: [u64; 5]) -> bool {
+        self.asked += 1;
+        if self.asked.is_multiple_of(self.every) {
+            return false;
+        }
+        if request == 10 {
+            let removed = self.mapped.remove(&at).map(|mapped| mapped.0);
+            assert_eq!(removed, Some(len), "no whole mapping");
+            return true;
+        }
+        let before = self.mapped.range(..at + len).next_back();
+        assert!(
+            before.is_none_or(|(&there, mapped)| there + mapped.0 <= at),
+            "an overlap"
+        );
+        self.mapped.insert(at, (len, from, flags == 1));
+        true
+    }
+}
+
+/// By page of the window: the page of the file that is there, and whether to be written to.
+fn there(window: &DaxWindow, page: u64) -> Vec<Option<(u64, bool)>> {
+    let mut there = vec![None; PAGES as usize];
+    for (offset, mapped) in &window.table().mapped {
+        for at in 0..mapped.len / page {
+            let entry = (mapped.file_offset / page + at, mapped.writable);
+            there[(offset / page + at) as usize] = Some(entry);
+        }
+    }
+    there
+}
+
+proptest! {
+    /// Whatever a guest asks for and a front-end refuses, both ends know of the same mappings, and the
+    /// guest finds what it asked for last, or nothing.
+    #[test]
+    fn both_ends_know_the_same(asks in prop::collection::vec(asks(), 1..40), every in 2usize..50) {
+        let page = rustix::param::page_size() as u64;
+        let window = DaxWindow::new(PAGES * page).unwrap();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        window.attach(ours);
+        let strict = Arc::new(Mutex::new(Strict { every, ..Strict::default() }));
+        let shared = Arc::clone(&strict);
+        let front_end = front_end_of(theirs, move |request, range| {
+            let taken = shared.lock().unwrap().answer(request, range);
+            Some(says(request, u64::from(!taken)))
+        });
+        let file = file();
+        for Ask { pages: (from, to), file: part } in asks {
+            let before = there(&window, page);
+            let (offset, len) = (from * page, (to - from) * page);
+            let done = match part {
+                Some((first, writable)) => {
+                    let file_offset = first * page;
+                    window.map(file.as_fd(), Mapping { offset, len, file_offset, writable })
+                }
+                None => window.unmap(offset, len),
+            };
+            let after = there(&window, page);
+            for at in 0..PAGES {
+                let [before, after] = [&before, &after].map(|all| all[at as usize]);
+                let asked = part.map(|(first, writable)| (first.wrapping_add(at).wrapping_sub(from), writable));
+                match ((from..to).contains(&at), &done) {
+                    (true, Ok(())) => prop_assert_eq!(after, asked),
+                    (false, Ok(())) => prop_assert_eq!(after, before),
+                    (_, Err(_)) => prop_assert!(after.is_none() || after == before),
+                }
+            }
+            let ours: BTreeMap<_, _> = window.table().mapped.iter().map(|(&at, mapped)| {
+                (at, (mapped.len, mapped.file_offset, mapped.writable))
+            }).collect();
+            prop_assert_eq!(&ours, &strict.lock().unwrap().mapped);
+        }
+        window.detach();
+        front_end.join().unwrap();
+    }
 }
