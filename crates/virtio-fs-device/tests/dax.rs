@@ -384,6 +384,37 @@ fn nothing_is_mapped_when_a_session_ends() {
     assert_eq!(guest.map(file, (1, 1), 0), Err(Errno::ENOSYS));
 }
 
+/// Of requests that are being served then, some are done in the session and some are not.
+#[test]
+fn nothing_stays_mapped_of_a_driver_that_ends_in_the_midst() {
+    let mut guest = guest();
+    for round in 0..30 {
+        let file = guest.find("file");
+        let queue = &mut guest.mount.connection().request_queues()[0];
+        for at in 0..30 {
+            let args = part(Handle::NONE, (at % 8, 1), at, MappingFlags::READ);
+            let setup = Operation::SetupMapping(args);
+            queue.submit(file, setup, Payload::None).unwrap();
+            if at == round {
+                let destroy = Operation::Destroy;
+                queue.submit(NodeId(0), destroy, Payload::None).unwrap();
+            }
+        }
+        queue.wait().unwrap();
+        guest.device.reset().unwrap();
+        assert_eq!(guest.mappings(), 0);
+        guest.mount.connection().reset().unwrap();
+        guest.machine.start(&mut guest.device);
+        guest.mount.remount(&dax()).unwrap();
+        let file = guest.find("file");
+        for at in 0..30 {
+            guest.map(file, (at % 8, 1), at).unwrap();
+        }
+        assert_eq!(guest.mappings(), 30);
+        guest.remove(&[(0, 64)]).unwrap();
+    }
+}
+
 #[test]
 fn a_device_without_a_window_has_a_daemon_that_maps_nothing() {
     let guest = guest();
