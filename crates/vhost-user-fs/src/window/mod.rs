@@ -46,6 +46,8 @@ struct Table {
     /// By offset in the window; none overlaps another.
     mapped: BTreeMap<u64, Mapped>,
     files: Files,
+    /// How many parts of mappings could not be mapped again.
+    losses: u64,
 }
 
 /// A mapping, which a part of can be mapped anew.
@@ -195,13 +197,21 @@ impl Table {
             self.mapped.remove(&offset);
             self.files.tidy(self.mapped.len());
             for (offset, part) in parts.into_iter().flatten() {
-                if let Err(error) = self.add(offset, part) {
-                    tracing::warn!(offset, %error, "a part of a mapping is lost");
-                    return Err(error);
-                }
+                self.add(offset, part)
+                    .inspect_err(|error| self.lost(offset, error))?;
             }
         }
         Ok(())
+    }
+
+    /// Logs ever more rarely that a part of a mapping could not be mapped again: where a front-end has
+    /// room for few, a guest can have that as often as it likes.
+    fn lost(&mut self, offset: u64, error: &io::Error) {
+        self.losses = self.losses.saturating_add(1);
+        if self.losses.is_power_of_two() {
+            let count = self.losses;
+            tracing::warn!(count, offset, %error, "a part of a mapping is lost");
+        }
     }
 
     fn add(&mut self, offset: u64, mapped: Mapped) -> io::Result<()> {
