@@ -10,8 +10,9 @@ mod support;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use fuse_wire::abi::SetupmappingIn;
 use fuse_wire::flags::{InitFlags, MappingFlags};
@@ -20,7 +21,8 @@ use machine::*;
 use support::Program;
 use tempfile::TempDir;
 use virtio_fs_device::{
-    DIRTY_PAGE, Device, DeviceConfig, Error, ReservedWindow, SavedState, State, VhostUser, Window,
+    Capabilities, DIRTY_PAGE, Device, DeviceConfig, Error, ReservedWindow, SavedState, State,
+    VhostUser, Window,
 };
 use virtio_fs_guest::{MountOptions, Options, Payload};
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestRegionMmap};
@@ -77,14 +79,33 @@ impl Share {
     }
 
     fn device_with(&self, name: &str, window: Option<Window>) -> Device<Memory> {
+        let mut daemon = self.daemon(name);
+        daemon.window = window;
+        self.device_by(daemon)
+    }
+
+    /// How a device finds its daemon.
+    fn daemon(&self, name: &str) -> VhostUser {
+        let mut daemon = VhostUser::new(self.socket(name));
+        daemon.timeouts.connect = LONG;
+        daemon
+    }
+
+    fn device_by(&self, daemon: VhostUser) -> Device<Memory> {
         let config = DeviceConfig {
             request_queues: Some(1),
             ..DeviceConfig::default()
         };
-        let mut daemon = VhostUser::new(self.socket(name));
-        daemon.timeouts.connect = LONG;
-        daemon.window = window;
         Device::vhost_user(&config, daemon).unwrap()
+    }
+}
+
+impl Daemon {
+    /// Has it run no more, until it is killed.
+    fn stop(&self) {
+        let id = self.0.id().to_string();
+        let status = Command::new("kill").args(["-STOP", &id]).status();
+        assert!(status.unwrap().success());
     }
 }
 
@@ -267,6 +288,75 @@ fn a_driver_whose_daemon_is_killed_is_told_to_reset() {
         device.reset().unwrap();
         machine.start_anew(&mut device, &mut mount);
         mount.getattr(NodeId::ROOT, None).unwrap();
+    });
+}
+
+/// One that does not run, as one in a debugger: its socket is still there, and connections to it are made.
+#[test]
+fn a_daemon_that_hangs_is_given_up() {
+    with_each(|share| {
+        let hanging = share.serve("a");
+        let mut daemon = share.daemon("a");
+        daemon.timeouts.stop = Duration::from_millis(300);
+        daemon.timeouts.message = Duration::from_millis(300);
+        let mut device = share.device_by(daemon);
+        let (mut mount, machine) = Guest::new(&device, Calls::Direct).start(&mut device);
+        mount.getattr(NodeId::ROOT, None).unwrap();
+        hanging.stop();
+        let begin = Instant::now();
+        match device.pause().unwrap_err() {
+            Error::Timeout { during, .. } => {
+                let message = during.message.unwrap();
+                let stops = ["SET_VRING_ENABLE", "GET_VRING_BASE"].contains(&message);
+                assert!(stops && during.state == State::Active, "{during}");
+            }
+            error => panic!("{error}"),
+        }
+        eventually("it is told", || machine.resets_needed() == 1);
+        assert_eq!(device.state(), State::Failed);
+        // The VMM goes on, and the driver may begin anew, while one that hangs is all there is.
+        device.pause().unwrap();
+        device.resume().unwrap();
+        device.reset().unwrap();
+        mount.connection().reset().unwrap();
+        device.ack_features(machine.features).unwrap();
+        device.activate(machine.activation()).unwrap();
+        assert!(begin.elapsed() < LONG, "it took {:?}", begin.elapsed());
+        assert!(!device.status().connected);
+        drop(hanging);
+        let _next = share.serve("a");
+        mount.remount(&MountOptions::default()).unwrap();
+        mount.getattr(NodeId::ROOT, None).unwrap();
+        assert_eq!(device.state(), State::Active);
+    });
+}
+
+/// The table in the documentation of virtio-fs-device, in so far as a daemon says it of itself.
+#[test]
+fn the_daemons_offer_what_is_written() {
+    with_each(|share| {
+        let ours = matches!(share.program, Program::Ours);
+        // The reference daemon serves one connection, and ends.
+        let _daemons = ["a", "b"].map(|name| share.serve(name));
+        let Capabilities {
+            keeps_in_flight,
+            saves_state,
+            logs_dirty_pages,
+            memory_slots,
+            resets,
+            ..
+        } = share.device("a").status().capabilities;
+        assert!(saves_state && logs_dirty_pages && memory_slots && resets);
+        assert_eq!(keeps_in_flight, ours);
+        let config = DeviceConfig {
+            request_queues: Some(4),
+            ..DeviceConfig::default()
+        };
+        match Device::<Memory>::vhost_user(&config, share.daemon("b")) {
+            Ok(device) => assert!(ours && device.queue_max_sizes().len() == 5),
+            Err(Error::TooManyQueues { wanted: 5, there }) => assert!(!ours && there == 2),
+            Err(error) => panic!("{error}"),
+        }
     });
 }
 
