@@ -68,7 +68,7 @@ fn begin(
 /// How long a daemon has: that of one which makes nobody wait in vain does not matter.
 fn limit(fault: Fault, at: usize) -> Duration {
     match fault {
-        Fault::HangUp | Fault::Half => LONG,
+        Fault::HangUp | Fault::Half | Fault::Junk | Fault::Endless => LONG,
         _ if at == usize::MAX => LONG,
         _ => LIMIT,
     }
