@@ -12,7 +12,7 @@ use fuse_wire::NodeId;
 use passthrough_fs::{Config, PassthroughFs};
 use support::*;
 use tempfile::TempDir;
-use virtio_fs_device::{Device, DeviceConfig, Error, InProcess, State};
+use virtio_fs_device::{Device, DeviceConfig, During, Error, InProcess, State};
 use virtio_fs_guest::{Backing, Mount, MountOptions, Options};
 use virtio_fs_queue::{PollLimit, Polling, Pool};
 
@@ -308,6 +308,21 @@ impl fuse_fs::State for Holding {
     }
 }
 
+/// What an error of a filesystem that does not return says of when it happened.
+#[track_caller]
+fn during(error: &Error) -> During {
+    match error {
+        Error::Stuck { during, .. } => *during,
+        _ => panic!("{error}"),
+    }
+}
+
+#[track_caller]
+fn assert_stuck(error: &Error, state: State) {
+    assert_eq!(during(error).state, state, "{error}");
+    assert!(error.to_string().contains(&state.to_string()), "{error}");
+}
+
 #[test]
 fn a_filesystem_that_does_not_return_is_not_waited_for_for_ever() {
     type Stop = fn(&mut Device<Memory>) -> Result<(), Error>;
@@ -331,9 +346,8 @@ fn a_filesystem_that_does_not_return_is_not_waited_for_for_ever() {
             filesystem.held.load(Ordering::SeqCst) == 1
         });
 
-        let is_stuck = |error: &Error| matches!(error, Error::Stuck { .. });
         if let Err(error) = stop(&mut device) {
-            assert!(is_stuck(&error), "{error}");
+            assert_stuck(&error, State::Active);
             assert_eq!(device.state(), State::Failed);
             assert!(device.status().needs_reset);
             assert_eq!(machine.resets_needed(), 1);
@@ -343,12 +357,12 @@ fn a_filesystem_that_does_not_return_is_not_waited_for_for_ever() {
             device.reset().unwrap();
         }
         assert_eq!(device.state(), State::Reset);
-        assert!(is_stuck(&device.status().last_error.unwrap()));
+        let state = during(&device.status().last_error.unwrap()).state;
+        assert!([State::Active, State::Failed].contains(&state), "{state}");
         // Not beside what may still write to the guest's memory.
         device.ack_features(machine.features).unwrap();
-        assert!(is_stuck(
-            &device.activate(machine.activation()).unwrap_err()
-        ));
+        let error = device.activate(machine.activation()).unwrap_err();
+        assert_stuck(&error, State::Negotiated);
         assert_eq!(device.state(), State::Negotiated);
 
         filesystem.hold(false);
@@ -360,7 +374,6 @@ fn a_filesystem_that_does_not_return_is_not_waited_for_for_ever() {
 
 #[test]
 fn a_filesystem_that_does_not_return_its_state_is_not_waited_for_for_ever() {
-    let is_stuck = |error: &Error| matches!(error, Error::Stuck { .. });
     let filesystem = Holding::new();
     let mut options = InProcess::new(filesystem.clone());
     options.stop_limit = Duration::from_millis(50);
@@ -368,7 +381,7 @@ fn a_filesystem_that_does_not_return_its_state_is_not_waited_for_for_ever() {
     device.pause().unwrap();
     filesystem.hold(true);
     for _ in 0..3 {
-        assert!(is_stuck(&device.save().unwrap_err()));
+        assert_stuck(&device.save().unwrap_err(), State::Paused);
         assert_eq!(device.state(), State::Paused);
     }
     assert_eq!(
@@ -380,7 +393,7 @@ fn a_filesystem_that_does_not_return_its_state_is_not_waited_for_for_ever() {
     device.pause().unwrap();
     // It is not reset beside that, either.
     device.reset().unwrap();
-    assert!(is_stuck(&device.status().last_error.unwrap()));
+    assert_stuck(&device.status().last_error.unwrap(), State::Paused);
     filesystem.hold(false);
     machine.start_anew(&mut device, &mut mount);
     device.pause().unwrap();
@@ -390,7 +403,7 @@ fn a_filesystem_that_does_not_return_its_state_is_not_waited_for_for_ever() {
     filesystem.hold(true);
     for _ in 0..3 {
         let error = machine.restore(&mut device, &saved).unwrap_err();
-        assert!(is_stuck(&error), "{error}");
+        assert_stuck(&error, State::Reset);
         assert_eq!(device.state(), State::Reset);
     }
     assert_eq!(
