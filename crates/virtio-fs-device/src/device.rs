@@ -13,6 +13,7 @@ use crate::status::Health;
 use crate::vhost_user::{VhostUser, VhostUserBackend};
 use crate::{
     Activation, Call, DeviceConfig, Error, Event, GuestSpace, Interrupt, QueueSetup, State, Status,
+    Tag,
 };
 
 /// Bytes of a page in the dirty log.
@@ -101,6 +102,12 @@ impl<M> Device<M> {
     #[must_use]
     pub const fn device_type(&self) -> u32 {
         DEVICE_ID
+    }
+
+    /// The tag that the guest mounts it by.
+    #[must_use]
+    pub fn tag(&self) -> &Tag {
+        self.backend.offer().config_space.tag()
     }
 
     /// Most descriptors of each queue, hiprio first.

@@ -56,14 +56,15 @@ impl Event {
         };
         read.map_or(0, |_| u64::from_ne_bytes(count))
     }
+
+    /// Whether it is signalled; it stays so.
+    #[must_use]
+    pub fn is_signalled(&self) -> bool {
+        self.is_ready_for(PollFlags::IN)
+    }
 }
 
 impl Event {
-    /// Whether it is signalled; it stays so.
-    pub(crate) fn is_signalled(&self) -> bool {
-        self.is_ready_for(PollFlags::IN)
-    }
-
     /// Whether it could be signalled once more without waiting.
     pub(crate) fn has_room(&self) -> bool {
         self.is_ready_for(PollFlags::OUT)

@@ -160,7 +160,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! `vmm` among the examples is a whole VMM around it.
+//! For a VMM with PCI, the crate `virtio-fs-pci` does all of this; `vmm` among the examples is a whole
+//! VMM around both.
 //!
 //! # What the VMM provides
 //!
@@ -207,8 +208,9 @@
 //! [`WindowMapper`] leaves there: with a `ReservedWindow`, `KVM_RUN` fails with EFAULT, as for a file
 //! that somebody on the host cut short, and for a moment where a daemon replaces a mapping, as when a
 //! guest writes to a file that it has only read until then. A VMM that does not stop the guest there has
-//! to look out for it, and let the processor try again. A device is not saved while files are mapped
-//! ([`Error::Mapped`]): where it is restored, nobody could map them again, and the guest would not ask.
+//! to look out for it, and let the processor try again: [`Patience`] knows for how long. A device is
+//! not saved while files are mapped ([`Error::Mapped`]): where it is restored, nobody could map them
+//! again, and the guest would not ask.
 //!
 //! # What works with which daemon
 //! The tests in `examples/tests/device.rs` run with both daemons, those in `tests/suite` with ours and
@@ -308,4 +310,4 @@ pub use state::{Call, State};
 pub use status::{Capabilities, Status};
 pub use vhost_user::{Recovery, Timeouts, VhostUser};
 pub use virtio_fs_config::{ConfigSpaceError, Tag, TagError};
-pub use window::{FileMapping, ReservedWindow, Window, WindowMapper, WindowStatus};
+pub use window::{FileMapping, Patience, ReservedWindow, Window, WindowMapper, WindowStatus};

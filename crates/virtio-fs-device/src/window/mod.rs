@@ -2,6 +2,7 @@
 //! 5.11.6, "Device Operation: DAX window").
 
 mod mappings;
+mod patience;
 mod reserved;
 #[allow(unsafe_code)]
 mod sys;
@@ -15,6 +16,7 @@ use rustix::fs::{fcntl_get_seals, fstatfs};
 use rustix::io::Errno;
 
 pub(crate) use mappings::{Mappings, Refusal};
+pub use patience::Patience;
 pub use reserved::ReservedWindow;
 
 /// Memory that a VMM has set aside for the DAX window, and what maps files there.
