@@ -36,7 +36,7 @@ pub(crate) fn failure(program: &str, error: &dyn Error) -> ExitCode {
 }
 
 /// The message, and those of its causes that it does not quote itself.
-fn with_causes(error: &dyn Error) -> String {
+pub(crate) fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -52,7 +52,7 @@ fn with_causes(error: &dyn Error) -> String {
 
 /// The paragraphs of clap's message that say what is wrong and what was meant, without those on how
 /// the program is used.
-fn summary(error: &clap::Error) -> String {
+pub(crate) fn summary(error: &clap::Error) -> String {
     let text = error.to_string();
     let text = text.strip_prefix("error: ").unwrap_or(&text);
     text.split("\n\n")

@@ -16,84 +16,71 @@ use acpi_tables::madt::{
 use acpi_tables::rsdp::Rsdp;
 use acpi_tables::sdt::Sdt;
 use acpi_tables::xsdt::XSDT;
-use vm_memory::{Bytes as _, GuestAddress, GuestMemoryMmap, GuestMemoryResult};
 
 use super::layout;
 
 const VENDOR: [u8; 6] = *b"EXAMPL";
 const TABLE: [u8; 8] = *b"VMM     ";
 
-/// Writes the tables for `processors` processors, and a bus with `windows` of devices above the
-/// memory, to where the kernel is told to look.
-pub(super) fn write(
-    memory: &GuestMemoryMmap,
-    windows: &Range<u64>,
-    processors: u8,
-) -> GuestMemoryResult<()> {
-    let mut tables = Tables {
-        memory,
-        next: layout::ACPI_TABLES + Rsdp::len() as u64,
-    };
-    let devices = tables.add(&devices(windows))?;
-    let fixed = tables.add(&fixed(devices))?;
-    let interrupts = tables.add(&interrupts(processors))?;
-    let mut all = XSDT::new(VENDOR, TABLE, 1);
-    all.add_entry(fixed);
-    all.add_entry(interrupts);
-    let all = tables.add(&all)?;
-    tables.next = layout::ACPI_TABLES;
-    tables.add(&Rsdp::new(VENDOR, all)).map(drop)
-}
-
-struct Tables<'a> {
-    memory: &'a GuestMemoryMmap,
-    next: u64,
-}
-
-impl Tables<'_> {
-    /// Returns its address.
-    fn add(&mut self, table: &dyn Aml) -> GuestMemoryResult<u64> {
-        const ALIGNMENT: u64 = 16;
-        let mut bytes = Vec::new();
+/// The tables for `processors` processors, and a bus with `windows` of devices above the memory, as
+/// they are at [`layout::ACPI_TABLES`].
+pub(super) fn tables(windows: &Range<u64>, processors: u8) -> Vec<u8> {
+    let mut bytes = vec![0; Rsdp::len()];
+    let mut add = |table: &dyn Aml| {
+        const ALIGNMENT: usize = 16;
+        bytes.resize(bytes.len().next_multiple_of(ALIGNMENT), 0);
+        let address = layout::ACPI_TABLES + bytes.len() as u64;
         table.to_aml_bytes(&mut bytes);
-        let address = self.next.next_multiple_of(ALIGNMENT);
-        self.memory.write_slice(&bytes, GuestAddress(address))?;
-        self.next = address + bytes.len() as u64;
-        Ok(address)
-    }
+        address
+    };
+    let devices = add(&devices(windows));
+    let mut all = XSDT::new(VENDOR, TABLE, 1);
+    all.add_entry(add(&fixed(devices)));
+    all.add_entry(add(&interrupts(processors)));
+    let mut root = Vec::new();
+    Rsdp::new(VENDOR, add(&all)).to_aml_bytes(&mut root);
+    bytes.splice(..root.len(), root);
+    bytes
 }
 
 /// The differentiated system description table.
 fn devices(windows: &Range<u64>) -> Sdt {
-    let last = layout::PCI_WINDOW + (layout::PCI_WINDOW_SIZE - 1);
-    let cacheable = AddressSpaceCacheable::NotCacheable;
-    let registers = AddressSpace::new_memory(cacheable, true, layout::PCI_WINDOW, last, None);
+    let name = |name, value: &dyn Aml| Name::new(Path::new(name), value);
+    let range = |cacheable, start: u64, end: u64| {
+        AddressSpace::new_memory(cacheable, true, start, end.saturating_sub(1), None)
+    };
+    let registers = u64::from(layout::PCI_WINDOW);
+    let registers_end = registers + u64::from(layout::PCI_WINDOW_SIZE);
+    let registers = range(
+        AddressSpaceCacheable::NotCacheable,
+        registers,
+        registers_end,
+    );
+    let large = range(
+        AddressSpaceCacheable::PreFetchable,
+        windows.start,
+        windows.end,
+    );
     let bus = AddressSpace::new_bus_number(0_u16, 0);
-    let ports = IO::new(layout::PCI_ADDRESS_PORT, layout::PCI_ADDRESS_PORT, 1, 8);
-    let bus_id = Name::new(Path::new("_HID"), &EISAName::new("PNP0A03"));
-    let mut bus_resources: Vec<&dyn Aml> = vec![&bus, &ports, &registers];
-    let prefetchable = AddressSpaceCacheable::PreFetchable;
-    let last = windows.end.saturating_sub(1);
-    let large = AddressSpace::new_memory(prefetchable, true, windows.start, last, None);
+    let ports = IO::new(layout::PCI_PORT, layout::PCI_PORT, 1, 8);
+    let mut resources: Vec<&dyn Aml> = vec![&bus, &ports, &registers];
     if !windows.is_empty() {
-        bus_resources.push(&large);
+        resources.push(&large);
     }
-    let bus_resources = ResourceTemplate::new(bus_resources);
-    let bus_resources = Name::new(Path::new("_CRS"), &bus_resources);
-    let bus = Device::new(Path::new("PCI0"), vec![&bus_id, &bus_resources]);
+    let id = name("_HID", &EISAName::new("PNP0A03"));
+    let resources = name("_CRS", &ResourceTemplate::new(resources));
+    let bus = Device::new(Path::new("PCI0"), vec![&id, &resources]);
 
     let ports = IO::new(layout::SERIAL_PORT, layout::SERIAL_PORT, 1, 8);
     let interrupt = Interrupt::new(true, true, false, false, layout::SERIAL_INTERRUPT);
-    let serial_id = Name::new(Path::new("_HID"), &EISAName::new("PNP0501"));
-    let serial_resources = ResourceTemplate::new(vec![&ports, &interrupt]);
-    let serial_resources = Name::new(Path::new("_CRS"), &serial_resources);
-    let serial = Device::new(Path::new("COM1"), vec![&serial_id, &serial_resources]);
+    let id = name("_HID", &EISAName::new("PNP0501"));
+    let resources = name("_CRS", &ResourceTemplate::new(vec![&ports, &interrupt]));
+    let serial = Device::new(Path::new("COM1"), vec![&id, &resources]);
 
-    let power_off = Name::new(Path::new("_S5_"), &Package::new(vec![&5_u8]));
-    let mut table = Sdt::new(*b"DSDT", 36, 6, VENDOR, TABLE, 1);
     let mut code = Vec::new();
     Scope::new(Path::new("_SB_"), vec![&bus, &serial]).to_aml_bytes(&mut code);
-    power_off.to_aml_bytes(&mut code);
+    name("_S5_", &Package::new(vec![&5_u8])).to_aml_bytes(&mut code);
+    let mut table = Sdt::new(*b"DSDT", 36, 6, VENDOR, TABLE, 1);
     table.append_slice(&code);
     table
 }

@@ -1,10 +1,10 @@
 //! What the 64-bit boot protocol of Linux asks for (`Documentation/arch/x86/boot.rst`).
 
 use std::fs::File;
-use std::io;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use anyhow::{Context as _, Result};
 use kvm_bindings::{kvm_regs, kvm_segment, kvm_sregs};
 use linux_loader::loader::bootparam::{boot_e820_entry, boot_params, setup_header};
 use linux_loader::loader::{BzImage, Cmdline, Elf, KernelLoader as _, load_cmdline};
@@ -17,40 +17,26 @@ use super::{acpi, layout};
 /// Longest command line (`COMMAND_LINE_SIZE` of Linux on x86).
 const COMMAND_LINE_LEN: usize = 2048;
 
-/// Why there is nothing to boot.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
-    #[error("cannot open the kernel {0}: {1}")]
-    Open(PathBuf, #[source] io::Error),
-    #[error("{0} is no bzImage or vmlinux for x86-64, or does not fit into the memory: {1}")]
-    Kernel(PathBuf, #[source] linux_loader::loader::Error),
-    #[error("the kernel's command line, with what --cmdline says: {0}")]
-    CommandLine(#[source] linux_loader::cmdline::Error),
-    #[error("what the kernel is told does not fit into the memory: {0}; give it a larger --memory")]
-    Told(#[source] Box<dyn std::error::Error + Send + Sync>),
-}
-
 /// Puts the kernel of `design` into `memory`, with what it is to know; of that, where `windows` of
 /// devices can be. Returns where its first processor begins.
-pub(super) fn load(memory: &Memory, windows: &Range<u64>, design: &Design) -> Result<u64, Error> {
+pub(super) fn load(memory: &Memory, windows: &Range<u64>, design: &Design) -> Result<u64> {
     let (entry, mut header) = load_kernel(&memory.mapped, &design.kernel)?;
     let line = Cmdline::try_from(&design.command_line, COMMAND_LINE_LEN);
-    let line = line.map_err(Error::CommandLine)?;
-    let address = GuestAddress(layout::COMMAND_LINE);
-    load_cmdline(&memory.mapped, address, &line).map_err(told)?;
+    let line = line.context("the kernel's command line, with what --cmdline says")?;
     header.type_of_loader = 0xff;
-    header.cmd_line_ptr = u32::try_from(layout::COMMAND_LINE).unwrap_or_default();
-    header.cmdline_size = u32::try_from(design.command_line.len()).unwrap_or_default();
-    let page = zero_page(header, memory.size);
-    let address = GuestAddress(layout::ZERO_PAGE);
-    memory.mapped.write_obj(page, address).map_err(told)?;
-    write_tables(&memory.mapped).map_err(told)?;
-    let address = GuestAddress(layout::RESET_VECTOR);
-    memory
-        .mapped
-        .write_slice(&reset_code(), address)
-        .map_err(told)?;
-    acpi::write(&memory.mapped, windows, design.processors).map_err(told)?;
+    header.cmd_line_ptr = u32::try_from(layout::COMMAND_LINE)?;
+    header.cmdline_size = u32::try_from(design.command_line.len())?;
+    let tell = || -> Result<()> {
+        let memory = &memory.mapped;
+        load_cmdline(memory, GuestAddress(layout::COMMAND_LINE), &line)?;
+        let page = zero_page(header, design.memory_size);
+        memory.write_obj(page, GuestAddress(layout::ZERO_PAGE))?;
+        write_tables(memory)?;
+        memory.write_slice(&reset_code(), GuestAddress(layout::RESET_VECTOR))?;
+        let tables = acpi::tables(windows, design.processors);
+        Ok(memory.write_slice(&tables, GuestAddress(layout::ACPI_TABLES))?)
+    };
+    tell().context("what the kernel is told does not fit; give it a larger --memory")?;
     Ok(entry)
 }
 
@@ -99,17 +85,20 @@ pub(super) fn set_long_mode(registers: &mut kvm_sregs) {
 }
 
 /// Returns where its 64-bit code begins, and what it says of itself.
-fn load_kernel(memory: &GuestMemoryMmap, path: &Path) -> Result<(u64, setup_header), Error> {
+fn load_kernel(memory: &GuestMemoryMmap, path: &Path) -> Result<(u64, setup_header)> {
     /// Where 64-bit code begins in a bzImage.
     const ENTRY_64: u64 = 0x200;
-    let mut file = File::open(path).map_err(|error| Error::Open(path.to_owned(), error))?;
+    let mut file =
+        File::open(path).with_context(|| format!("cannot open the kernel {}", path.display()))?;
     let start = Some(GuestAddress(layout::KERNEL));
     if let Ok(loaded) = BzImage::load(memory, None, &mut file, start) {
         let header = loaded.setup_header.unwrap_or_default();
         return Ok((loaded.kernel_load.0 + ENTRY_64, header));
     }
-    let loaded = Elf::load(memory, None, &mut file, start)
-        .map_err(|error| Error::Kernel(path.to_owned(), error))?;
+    let loaded = Elf::load(memory, None, &mut file, start).with_context(|| {
+        let what = "is no bzImage or vmlinux for x86-64, or does not fit into the memory";
+        format!("{} {what}", path.display())
+    })?;
     let header = setup_header {
         boot_flag: 0xaa55,
         header: u32::from_le_bytes(*b"HdrS"),
@@ -169,8 +158,4 @@ fn reset_code() -> [u8; 5] {
     const HLT: u8 = 0xf4;
     let [low, high] = layout::RESET_PORT.to_le_bytes();
     [MOV_DX, low, high, OUT_DX_AL, HLT]
-}
-
-fn told(error: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::Told(Box::new(error))
 }

@@ -3,69 +3,52 @@
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::sync::mpsc::{Sender, channel};
+use std::thread;
 use std::time::Duration;
-use std::{fmt, thread};
+
+use anyhow::Result;
+use clap::Parser;
+
+use crate::cli;
 
 /// What is asked of the VMM.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Parser)]
+#[command(
+    multicall = true,
+    disable_help_subcommand = true,
+    disable_help_flag = true
+)]
 pub(super) enum Command {
     Status,
     Pause,
     Resume,
-    Snapshot(PathBuf),
+    Snapshot { file: PathBuf },
     Reset,
     Quit,
-}
-
-/// A command, and who waits for its answer.
-#[derive(Debug)]
-pub(super) struct Asked {
-    pub(super) command: Command,
-    answer: Sender<String>,
-}
-
-impl Asked {
-    /// Answers in one line.
-    pub(super) fn answer(&self, result: &Result<String, impl fmt::Display>) {
-        let line = match result {
-            Ok(text) if text.is_empty() => "ok".to_owned(),
-            Ok(text) => format!("ok {text}"),
-            Err(error) => format!("error {error}"),
-        };
-        // Who asked may be gone.
-        let _ = self.answer.send(line);
-    }
 }
 
 impl Command {
     fn parse(line: &str) -> Result<Self, String> {
         let (word, rest) = line.trim().split_once(' ').unwrap_or((line.trim(), ""));
-        match (word, rest.trim()) {
-            ("status", "") => Ok(Self::Status),
-            ("pause", "") => Ok(Self::Pause),
-            ("resume", "") => Ok(Self::Resume),
-            ("reset", "") => Ok(Self::Reset),
-            ("quit", "") => Ok(Self::Quit),
-            ("snapshot", path) if !path.is_empty() => Ok(Self::Snapshot(path.into())),
-            ("snapshot", _) => Err("snapshot needs the FILE to write".to_owned()),
-            _ => Err("not one of: status, pause, resume, snapshot FILE, reset, quit".to_owned()),
-        }
+        let rest = Some(rest.trim()).filter(|rest| !rest.is_empty());
+        let words = [word].into_iter().chain(rest);
+        Self::try_parse_from(words).map_err(|error| cli::summary(&error))
     }
 }
 
-/// Passes what comes to `listener` on to `ask`.
-pub(super) fn serve(
-    listener: UnixListener,
-    ask: impl Fn(Asked) + Clone + Send + 'static,
-) -> io::Result<()> {
-    let serve = move || {
+/// Has `obey` do what comes to `listener`, and calls `quit` after the answer to that.
+pub(super) fn serve<O, Q>(listener: UnixListener, obey: O, quit: Q) -> io::Result<()>
+where
+    O: Fn(&Command) -> Result<String> + Clone + Send + 'static,
+    Q: Fn() + Clone + Send + 'static,
+{
+    spawn(move || {
         for connection in listener.incoming() {
-            let ask = ask.clone();
+            let (obey, quit) = (obey.clone(), quit.clone());
             // A connection on which nothing is said holds up no other.
             let begun = connection.and_then(|connection| {
                 spawn(move || {
-                    if let Err(error) = converse(&connection, &ask) {
+                    if let Err(error) = converse(&connection, &obey, &quit) {
                         tracing::debug!(%error, "a connection for commands ends");
                     }
                 })
@@ -76,8 +59,7 @@ pub(super) fn serve(
                 thread::sleep(Duration::from_secs(1));
             }
         }
-    };
-    spawn(serve)
+    })
 }
 
 fn spawn(serve: impl FnOnce() + Send + 'static) -> io::Result<()> {
@@ -85,26 +67,26 @@ fn spawn(serve: impl FnOnce() + Send + 'static) -> io::Result<()> {
     thread.spawn(serve).map(drop)
 }
 
-fn converse(connection: &UnixStream, ask: &impl Fn(Asked)) -> io::Result<()> {
+fn converse(
+    mut connection: &UnixStream,
+    obey: &impl Fn(&Command) -> Result<String>,
+    quit: &impl Fn(),
+) -> io::Result<()> {
     /// As long as a path may be, with a word before it.
     const LONGEST_LINE: u64 = 4096 + 16;
     let mut lines = BufReader::new(connection);
     let mut line = String::new();
     while lines.by_ref().take(LONGEST_LINE).read_line(&mut line)? > 0 {
-        let answer = match Command::parse(&line) {
-            Ok(command) => {
-                let (sender, answer) = channel();
-                ask(Asked {
-                    command,
-                    answer: sender,
-                });
-                answer
-                    .recv()
-                    .unwrap_or_else(|_| "error the VMM ends".to_owned())
-            }
+        let command = Command::parse(&line);
+        let answer = match command.as_ref().map(obey) {
+            Ok(Ok(text)) => format!("ok {text}"),
+            Ok(Err(error)) => format!("error {}", cli::with_causes(&*error)),
             Err(error) => format!("error {error}"),
         };
-        writeln!(&mut &*connection, "{answer}")?;
+        writeln!(connection, "{}", answer.trim_end())?;
+        if command == Ok(Command::Quit) {
+            quit();
+        }
         line.clear();
     }
     Ok(())
@@ -117,11 +99,12 @@ mod tests {
     #[test]
     fn commands_are_parsed() {
         assert_eq!(Command::parse(" pause\n"), Ok(Command::Pause));
+        let file = "/tmp/a b".into();
         assert_eq!(
             Command::parse("snapshot  /tmp/a b\n"),
-            Ok(Command::Snapshot("/tmp/a b".into()))
+            Ok(Command::Snapshot { file })
         );
-        for wrong in ["", "snapshot ", "pause now", "halt"] {
+        for wrong in ["", "snapshot ", "pause now", "halt", "help", "--help"] {
             assert!(Command::parse(wrong).is_err(), "{wrong}");
         }
     }
@@ -130,23 +113,24 @@ mod tests {
     fn every_line_is_answered() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
-        serve(UnixListener::bind(&path).unwrap(), |asked| {
-            let result = match asked.command {
-                Command::Status => Ok("running".to_owned()),
-                Command::Pause => Ok(String::new()),
-                _ => Err("no"),
-            };
-            asked.answer(&result);
-        })
-        .unwrap();
+        let obey = |command: &Command| match command {
+            Command::Status => Ok("running".to_owned()),
+            Command::Pause | Command::Quit => Ok(String::new()),
+            _ => Err(anyhow::anyhow!("no").context("it says")),
+        };
+        let (sender, quits) = std::sync::mpsc::channel();
+        let quit = move || sender.send(()).unwrap();
+        serve(UnixListener::bind(&path).unwrap(), obey, quit).unwrap();
         let _silent = UnixStream::connect(&path).unwrap();
         let mut client = UnixStream::connect(&path).unwrap();
         client
-            .write_all(b"status\npause\nreset\nnonsense\n")
+            .write_all(b"status\npause\nreset\nnonsense\nquit\n")
             .unwrap();
         client.shutdown(std::net::Shutdown::Write).unwrap();
         let lines: Vec<_> = BufReader::new(client).lines().map(Result::unwrap).collect();
-        assert_eq!(lines[..3], ["ok running", "ok", "error no"]);
-        assert!(lines[3].starts_with("error not one of"), "{}", lines[3]);
+        assert_eq!(lines[..3], ["ok running", "ok", "error it says: no"]);
+        assert!(lines[3].starts_with("error unrecognized"), "{}", lines[3]);
+        assert_eq!(lines[4], "ok");
+        quits.recv().unwrap();
     }
 }

@@ -41,6 +41,5 @@ pub(super) const SLEEP_PORT: u16 = 0x600;
 pub(super) const RESET_PORT: u16 = 0x602;
 /// What is written there to power off: sleep type 5 with the bit that enables it (ACPI 6.5, 4.8.3.7).
 pub(super) const POWER_OFF: u8 = 5 << 2 | 1 << 5;
-pub(super) const PCI_ADDRESS_PORT: u16 = 0xcf8;
-pub(super) const PCI_DATA_PORT: u16 = 0xcfc;
-pub(super) const PCI_DATA_PORT_END: u16 = PCI_DATA_PORT + 4;
+pub(super) const PCI_PORT: u16 = 0xcf8;
+pub(super) const PCI_PORT_END: u16 = PCI_PORT + 8;

@@ -1,28 +1,29 @@
 //! A machine from its power-on to a reset: processors with their threads, and what they reach.
 
-use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
+use anyhow::{Context as _, Result, ensure};
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd};
 use libc::{c_int, c_void, siginfo_t};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
-use virtio_fs_device::Tag;
+use virtio_fs_device::Patience;
+use virtio_fs_pci::{BusState, Function, Places};
+use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::signal::{Killable as _, SIGRTMIN, register_signal_handler};
 
 use super::bus::{Bus, Power};
 use super::fs::FsDevice;
-use super::function::{self, Function, FunctionState};
-use super::gate::Gate;
 use super::memory::Memory;
-use super::patience::Patience;
 use super::processor::{self, ProcessorState};
 use super::serial::{self, Port, PortState};
-use super::vm::{Refused, Vm, VmState};
-use super::window::{Places, Slot};
-use super::{boot, layout};
+use super::vm::{DeviceHost, Vm, VmState};
+use super::{boot, layout, lock};
 
 /// What a machine says of itself.
 #[derive(Debug)]
@@ -38,25 +39,7 @@ pub(super) struct MachineState {
     vm: VmState,
     processors: Vec<ProcessorState>,
     serial: PortState,
-    pci_address: u32,
-    functions: Vec<FunctionState>,
-}
-
-/// Why there is no machine.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
-    #[error(transparent)]
-    Kvm(#[from] Refused),
-    #[error(transparent)]
-    Boot(#[from] boot::Error),
-    #[error(transparent)]
-    Serial(#[from] serial::Error),
-    #[error("the device {0}: {1}")]
-    Function(Tag, #[source] function::Error),
-    #[error("the snapshot is of a machine with {0} devices and {1} processors")]
-    State(usize, usize),
-    #[error("no thread for a processor: {0}")]
-    Thread(#[source] io::Error),
+    pci: BusState,
 }
 
 /// What a machine is like when it is switched on.
@@ -64,6 +47,7 @@ pub(super) enum Error {
 pub(super) struct Design {
     pub(super) kernel: PathBuf,
     pub(super) command_line: String,
+    pub(super) memory_size: u64,
     pub(super) processors: u8,
 }
 
@@ -73,8 +57,8 @@ pub(super) struct Parts {
     pub(super) memory: &'static Memory,
     pub(super) design: Design,
     pub(super) devices: Vec<FsDevice>,
-    /// Where their DAX windows are.
-    pub(super) windows: Places,
+    /// Guest addresses where their DAX windows can be.
+    pub(super) windows: Range<u64>,
     /// The serial port of the machine that there is.
     pub(super) serial: Arc<Mutex<Option<Port>>>,
     /// Called by the processors' threads.
@@ -85,173 +69,158 @@ pub(super) struct Parts {
 pub(super) struct Machine {
     vm: Arc<Vm>,
     bus: Arc<Bus>,
-    gate: Arc<Gate>,
-    processors: Vec<Processor>,
-}
-
-struct Processor {
-    fd: Arc<Mutex<VcpuFd>>,
-    thread: Option<JoinHandle<()>>,
+    say: Arc<dyn Fn(Said) + Send + Sync>,
+    /// Those that stand still, and those that run.
+    processors: Vec<VcpuFd>,
+    threads: Vec<JoinHandle<VcpuFd>>,
+    /// Whether the threads are to end.
+    stop: Arc<AtomicBool>,
 }
 
 impl Machine {
     /// A machine that begins with its kernel.
-    pub(super) fn new(parts: &Parts) -> Result<Self, Error> {
-        let machine = Self::assemble(parts, &PortState::default(), 0)?;
-        let entry = boot::load(parts.memory, &parts.windows.all, &parts.design)?;
-        if let Some(first) = machine.processors.first() {
-            processor::begin(&lock(&first.fd), entry)?;
-        }
+    pub(super) fn new(parts: &Parts) -> Result<Self> {
+        let machine = Self::assemble(parts, &PortState::default())?;
+        let entry = boot::load(parts.memory, &parts.windows, &parts.design)?;
+        let first = machine.processors.first().context("no processor")?;
+        processor::begin(first, entry).context("KVM cannot set a processor's registers")?;
         Ok(machine)
     }
 
     /// A machine that goes on where one was saved, with the memory that it had.
-    pub(super) fn restored(parts: &Parts, state: MachineState) -> Result<Self, Error> {
-        let machine = Self::assemble(parts, &state.serial, state.pci_address)?;
-        let counts = (state.functions.len(), state.processors.len());
-        if counts != (parts.devices.len(), machine.processors.len()) {
-            return Err(Error::State(counts.0, counts.1));
+    pub(super) fn restored(parts: &Parts, state: MachineState) -> Result<Self> {
+        let machine = Self::assemble(parts, &state.serial)?;
+        let processors = machine.processors.iter().zip(&state.processors);
+        ensure!(
+            machine.processors.len() == state.processors.len(),
+            "the snapshot lacks processors"
+        );
+        let restored = machine.vm.restore(&state.vm);
+        restored.context("KVM cannot restore interrupt controllers and clock")?;
+        for (processor, state) in processors {
+            let restored = processor::restore(&machine.vm, processor, state);
+            restored.context("KVM cannot restore a processor")?;
         }
-        machine.vm.restore(&state.vm)?;
-        for (processor, state) in machine.processors.iter().zip(&state.processors) {
-            processor::restore(&machine.vm, &lock(&processor.fd), state)?;
-        }
-        for (mut function, state) in machine.bus.functions().zip(state.functions) {
-            let restored = function.restore(state);
-            restored.map_err(|error| Error::Function(function.tag().clone(), error))?;
-        }
+        machine.bus.pci.restore(state.pci)?;
         Ok(machine)
     }
 
     /// Has the processors run.
-    pub(super) fn resume(&self) {
-        for processor in &self.processors {
+    pub(super) fn resume(&mut self) {
+        self.stop.store(false, Ordering::Release);
+        for mut processor in self.processors.drain(..) {
             // So that the guest's watchdogs do not take a pause for a hang. Guests that do not use
             // this clock have none to be told.
-            let _ = lock(&processor.fd).kvmclock_ctrl();
+            let _ = processor.kvmclock_ctrl();
+            let (bus, stop, say) = (
+                Arc::clone(&self.bus),
+                Arc::clone(&self.stop),
+                Arc::clone(&self.say),
+            );
+            let run = move || {
+                if let Some(said) = run(&mut processor, &bus, &stop) {
+                    say(said);
+                }
+                processor
+            };
+            match thread::Builder::new()
+                .name("processor".to_owned())
+                .spawn(run)
+            {
+                Ok(thread) => self.threads.push(thread),
+                Err(error) => (self.say)(Said::Broken(format!("it has no thread: {error}"))),
+            }
         }
-        self.gate.open();
     }
 
     /// Stops the processors.
-    pub(super) fn pause(&self) {
-        self.gate.close(|| self.nudge());
+    pub(super) fn pause(&mut self) {
+        const AGAIN: Duration = Duration::from_millis(1);
+        self.stop.store(true, Ordering::Release);
+        for thread in self.threads.drain(..) {
+            // One that was about to enter the guest has not noticed.
+            while !thread.is_finished() {
+                // It fails only where the signal does not exist, which was found out at the start.
+                let _ = thread.kill(SIGRTMIN());
+                thread::sleep(AGAIN);
+            }
+            // A thread that panicked has said so.
+            self.processors.extend(thread.join());
+        }
     }
 
     /// What there is to save while it is paused, and the devices are.
-    pub(super) fn state(&self, parts: &Parts) -> Result<MachineState, Error> {
+    pub(super) fn state(&self, parts: &Parts) -> Result<MachineState> {
         let processors = self.processors.iter();
-        let processors = processors.map(|it| processor::state(&parts.kvm, &lock(&it.fd)));
+        let processors = processors.map(|it| processor::state(&parts.kvm, it));
+        let processors = processors.collect::<Result<_, _>>();
         let serial = lock(&parts.serial).as_ref().map(Port::state);
-        let functions = self.bus.functions().map(|function| {
-            let state = function.state();
-            state.map_err(|error| Error::Function(function.tag().clone(), error))
-        });
         Ok(MachineState {
-            processors: processors.collect::<Result<_, _>>()?,
-            vm: self.vm.state()?,
+            processors: processors.context("KVM cannot tell the state of a processor")?,
+            vm: self
+                .vm
+                .state()
+                .context("KVM cannot tell the state of the machine")?,
             serial: PortState(serial.unwrap_or_default()),
-            pci_address: self.bus.pci_address(),
-            functions: functions.collect::<Result<_, _>>()?,
+            pci: self.bus.pci.save()?,
         })
     }
 
-    fn assemble(parts: &Parts, serial: &PortState, pci_address: u32) -> Result<Self, Error> {
+    fn assemble(parts: &Parts, serial: &PortState) -> Result<Self> {
         let vm = Arc::new(Vm::new(&parts.kvm, &parts.memory.mapped)?);
         *lock(&parts.serial) = Some(serial::new(&vm, serial)?);
-        let addresses = (layout::PCI_WINDOW..).step_by(function::MEMORY_LEN as usize);
-        let devices = parts.devices.iter().zip(&parts.windows.each);
-        let functions = devices.zip(addresses).zip(0..);
-        let functions = functions.map(|(((device, place), address), index)| {
-            let bus = &parts.windows.all;
-            let slot = |window| Slot::new(&vm, index, window, bus.clone());
-            let window = device.window().map(slot).zip(*place);
-            let function = Function::new(&vm, device, &parts.memory.mapped, address, window);
-            function.map_err(|error| Error::Function(device.tag().clone(), error))
+        let registers = Function::<&GuestMemoryMmap, DeviceHost>::REGISTERS_LEN;
+        let addresses = (layout::PCI_WINDOW..).step_by(registers as usize);
+        let devices = (0..).zip(&parts.devices).zip(addresses);
+        let functions = devices.map(|((index, device), registers)| {
+            let places = Places {
+                registers,
+                window: device.window.map(|window| window.address),
+                windows: parts.windows.clone(),
+            };
+            let host = DeviceHost {
+                vm: Arc::clone(&vm),
+                index,
+                window: device.window,
+                placed: false,
+            };
+            Function::new(
+                Arc::clone(&device.device),
+                &parts.memory.mapped,
+                &places,
+                host,
+            )
         });
-        let functions = functions.collect::<Result<_, _>>()?;
-        let mut machine = Self {
-            bus: Arc::new(Bus::new(Arc::clone(&parts.serial), functions, pci_address)),
-            gate: Arc::new(Gate::new()),
-            vm,
-            processors: Vec::new(),
-        };
+        let pci = virtio_fs_pci::Bus::new(functions.collect::<Result<_, _>>()?)?;
+        let processors = 0..parts.design.processors;
+        let processors = processors.map(|id| processor::new(&parts.kvm, &vm, id));
         // Real-time signals end a process that does not handle them; this one only has to interrupt.
-        register_signal_handler(SIGRTMIN(), on_nudge)
-            .map_err(|error| Error::Thread(error.into()))?;
-        for id in 0..parts.design.processors {
-            let fd = processor::new(&parts.kvm, &machine.vm, id)?;
-            let processor = machine.start(fd, id, &parts.say)?;
-            machine.processors.push(processor);
-        }
-        Ok(machine)
-    }
-
-    fn start(
-        &self,
-        fd: VcpuFd,
-        id: u8,
-        say: &Arc<dyn Fn(Said) + Send + Sync>,
-    ) -> Result<Processor, Error> {
-        let fd = Arc::new(Mutex::new(fd));
-        let (bus, gate, say) = (
-            Arc::clone(&self.bus),
-            Arc::clone(&self.gate),
-            Arc::clone(say),
-        );
-        let run = {
-            let fd = Arc::clone(&fd);
-            move || {
-                let mut patience = Patience::new();
-                while gate.pass() {
-                    if let Some(said) = run(&mut lock(&fd), &bus, &gate, &mut patience) {
-                        say(said);
-                        break;
-                    }
-                }
-                gate.leave();
-            }
-        };
-        let thread = thread::Builder::new().name(format!("processor {id}"));
-        self.gate.enter();
-        match thread.spawn(run) {
-            Ok(thread) => Ok(Processor {
-                fd,
-                thread: Some(thread),
+        register_signal_handler(SIGRTMIN(), on_signal)?;
+        Ok(Self {
+            processors: processors.collect::<Result<_>>()?,
+            threads: Vec::new(),
+            stop: Arc::default(),
+            say: Arc::clone(&parts.say),
+            bus: Arc::new(Bus {
+                serial: Arc::clone(&parts.serial),
+                pci,
             }),
-            Err(error) => {
-                self.gate.leave();
-                Err(Error::Thread(error))
-            }
-        }
-    }
-
-    /// Has the processors' threads look at the gate.
-    fn nudge(&self) {
-        for thread in self.processors.iter().filter_map(|it| it.thread.as_ref()) {
-            // It fails only where the signal does not exist, which was found out at the start.
-            let _ = thread.kill(SIGRTMIN());
-        }
+            vm,
+        })
     }
 }
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        self.gate.tear(|| self.nudge());
-        for thread in self.processors.iter_mut().filter_map(|it| it.thread.take()) {
-            // A thread that panicked has said so.
-            let _ = thread.join();
-        }
+        self.pause();
     }
 }
 
-/// Runs a processor until the gate is closed, or it says something.
-fn run(processor: &mut VcpuFd, bus: &Bus, gate: &Gate, patience: &mut Patience) -> Option<Said> {
-    let nothing_there = |patience: &mut Patience| {
-        let why = "it uses memory of a DAX window where no file is mapped, or none any more";
-        (!patience.wait()).then(|| Said::Broken(why.to_owned()))
-    };
-    while gate.is_open() {
+/// Runs a processor until it is to stop, or says something.
+fn run(processor: &mut VcpuFd, bus: &Bus, stop: &AtomicBool) -> Option<Said> {
+    let mut patience = Patience::new();
+    while !stop.load(Ordering::Acquire) {
+        let mut missing = false;
         match processor.run() {
             Ok(VcpuExit::IoIn(port, data)) => bus.read_port(port, data),
             Ok(VcpuExit::IoOut(port, data)) => {
@@ -259,25 +228,21 @@ fn run(processor: &mut VcpuFd, bus: &Bus, gate: &Gate, patience: &mut Patience) 
                     return Some(Said::Power(power));
                 }
             }
-            Ok(VcpuExit::MmioRead(address, data)) => bus.read_memory(address, data),
-            Ok(VcpuExit::MmioWrite(address, data)) => bus.write_memory(address, data),
+            Ok(VcpuExit::MmioRead(address, data)) => bus.pci.read_memory(address, data),
+            Ok(VcpuExit::MmioWrite(address, data)) => bus.pci.write_memory(address, data),
             // A triple fault, which resets a PC.
             Ok(VcpuExit::Shutdown) => return Some(Said::Power(Power::Reset)),
-            Ok(VcpuExit::MemoryFault { .. }) => {
-                if let Some(said) = nothing_there(patience) {
-                    return Some(said);
-                }
-            }
+            Ok(VcpuExit::MemoryFault { .. }) => missing = true,
             Ok(exit) => return Some(Said::Broken(format!("{exit:?}"))),
             Err(error) => match Errno::from_raw_os_error(error.errno()) {
                 Errno::INTR | Errno::AGAIN => {}
-                Errno::FAULT => {
-                    if let Some(said) = nothing_there(patience) {
-                        return Some(said);
-                    }
-                }
+                Errno::FAULT => missing = true,
                 _ => return Some(Said::Broken(error.to_string())),
             },
+        }
+        if missing && !patience.wait() {
+            let why = "it uses memory of a DAX window where no file is mapped, or none any more";
+            return Some(Said::Broken(why.to_owned()));
         }
     }
     // The instruction that was answered last is completed by entering once more.
@@ -287,8 +252,4 @@ fn run(processor: &mut VcpuFd, bus: &Bus, gate: &Gate, patience: &mut Patience) 
     None
 }
 
-extern "C" fn on_nudge(_: c_int, _: *mut siginfo_t, _: *mut c_void) {}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+extern "C" fn on_signal(_: c_int, _: *mut siginfo_t, _: *mut c_void) {}

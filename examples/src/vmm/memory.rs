@@ -2,7 +2,7 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::fs::{MemfdFlags, memfd_create};
 use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap};
 
 use super::layout;
@@ -11,14 +11,13 @@ use super::layout;
 pub(super) struct Memory {
     pub(super) file: Arc<File>,
     pub(super) mapped: GuestMemoryMmap,
-    pub(super) size: u64,
 }
 
 impl Memory {
     /// Memory of `size` bytes, a multiple of the page size, all zero.
     pub(super) fn new(size: u64) -> io::Result<Self> {
         let file = File::from(memfd_create("guest", MemfdFlags::CLOEXEC)?);
-        ftruncate(&file, size)?;
+        file.set_len(size)?;
         let file = Arc::new(file);
         let regions = Self::ranges(size).map(|(address, len, offset)| {
             let file = FileOffset::from_arc(Arc::clone(&file), offset);
@@ -26,7 +25,7 @@ impl Memory {
             (GuestAddress(address), len, Some(file))
         });
         let mapped = GuestMemoryMmap::from_ranges_with_files(regions).map_err(io::Error::other)?;
-        Ok(Self { file, mapped, size })
+        Ok(Self { file, mapped })
     }
 
     /// Each region's address, length and offset in the file.

@@ -1,65 +1,21 @@
 use std::path::PathBuf;
 
 use clap::Parser;
+use clap::builder::RangedU64ValueParser;
 use virtio_fs_device::{MAX_QUEUE_SIZE, MAX_REQUEST_QUEUES, Tag};
+use virtio_fs_pci::WindowMemory;
 
 use super::machine::Design;
-use super::window::PIECE;
 use crate::log::LogOptions;
-use crate::size;
-
-const EXAMPLES: &str = "\
-Examples:
-  Boot with a directory as the root. Its daemon is started first:
-    virtiofsd --socket-path=/run/root.sock --shared-dir=/srv/root &
-    vmm --kernel=/boot/vmlinuz --fs tag=root,socket=/run/root.sock \\
-        --cmdline='root=root rootfstype=virtiofs rw console=ttyS0'
-
-  Have two queues for two processors, and a second share, which vmm serves itself
-  and the guest mounts with: mount -t virtiofs data /mnt
-    vmm --cpus=2 --memory=size=1G --kernel=/boot/vmlinuz \\
-        --cmdline='root=root rootfstype=virtiofs rw console=ttyS0' \\
-        --fs tag=root,socket=/run/root.sock,num_queues=2 \\
-        --fs tag=data,dir=/srv/data,num_queues=2
-
-  Have the guest use files in the host's memory, without a copy of its own. It mounts
-  with: mount -t virtiofs -o dax=always data /mnt
-    virtiofsd --socket-path=/run/data.sock --shared-dir=/srv/data --dax-window=1G &
-    vmm --fs tag=data,socket=/run/data.sock,window=1G ...
-
-  Save the machine, end it, and go on with it later:
-    vmm --api-socket=/run/vmm.sock ... &
-    printf 'pause\\nsnapshot /srv/saved\\nquit\\n' | nc -U /run/vmm.sock
-    vmm --restore=/srv/saved --fs tag=root,socket=/run/root.sock
-
-A daemon that dies takes the guest's open files along: the device is \"failed\" then,
-the guest is told that it needs a reset, and \"reset\" has it begin anew, with the
-next daemon that listens there. A snapshot does not contain the files: they are to
-be as they were. With dir=DIR, whoever attacks the device attacks vmm itself.
-
-A machine whose guest has files mapped in a DAX window (mounted with dax=always) is
-not saved; \"status\" says how many mappings there are. Those go with \"reset\", and with
-the daemon: a guest that still uses such memory then, or that of a file which somebody
-on the host cut short, is waited for for ten seconds; then vmm ends with an error.
-
-The kernel needs virtio-fs and PCI (CONFIG_VIRTIO_FS, CONFIG_VIRTIO_PCI) built in
-to have its root there. The console is standard input and output; a terminal
-passes on all that is typed, Ctrl-C too.
-
-Lines that --api-socket takes, each of which is answered by one that begins with
-\"ok\" or \"error\":
-  status         whether the machine runs, and how its devices are
-  pause, resume  stop the processors and the devices, and have them go on
-  snapshot FILE  save a machine that is paused
-  reset          have the machine begin anew, as its reset button would
-  quit           end it";
+use crate::{cli, size};
 
 /// Runs Linux in a small virtual machine on KVM whose files come from virtio-fs.
 ///
-/// It shows how crates of rust-vmm and virtio-fs-device make a VMM, and tests them. What it lacks for
-/// everyday use: a network, a sandbox around itself, and a graceful end of a guest from outside.
+/// It shows how crates of rust-vmm, virtio-fs-device and virtio-fs-pci make a VMM, and tests them. What
+/// it lacks for everyday use: a network, a sandbox around itself, and a graceful end of a guest from
+/// outside.
 #[derive(Debug, Parser)]
-#[command(name = "vmm", version, after_help = EXAMPLES)]
+#[command(name = "vmm", version, after_help = include_str!("help.txt").trim_end())]
 pub(super) struct Options {
     /// Kernel to boot, a bzImage or a vmlinux
     #[arg(long, value_name = "FILE", required_unless_present = "restore")]
@@ -106,107 +62,70 @@ impl Options {
             // There is one, unless a machine is restored.
             kernel: self.kernel.clone().unwrap_or_default(),
             command_line: self.cmdline.clone(),
+            memory_size: self.memory,
             processors: self.cpus,
         }
     }
 }
 
-/// Who serves a device.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Server {
-    /// The daemon that listens there.
-    Daemon(PathBuf),
-    /// This process, which shares that directory.
-    Directory(PathBuf),
-}
-
 /// A device as `--fs` describes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Parser)]
+#[command(no_binary_name = true, disable_help_flag = true)]
 pub(super) struct FsOptions {
+    #[arg(long, value_name = "TAG")]
     pub(super) tag: Tag,
-    pub(super) server: Server,
+
+    /// The daemon that serves it listens there.
+    #[arg(long, value_name = "PATH", required_unless_present = "dir")]
+    pub(super) socket: Option<PathBuf>,
+
+    /// This process serves it, and shares that directory.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["socket", "window"])]
+    pub(super) dir: Option<PathBuf>,
+
+    #[arg(long = "num_queues", default_value_t = 1, value_parser = RangedU64ValueParser::<u16>::new().range(1..=MAX_REQUEST_QUEUES.into()))]
     pub(super) num_queues: u16,
+
+    #[arg(long = "queue_size", default_value_t = MAX_QUEUE_SIZE, value_parser = queue_size)]
     pub(super) queue_size: u16,
+
     /// Bytes of its DAX window, where it is to have one.
+    #[arg(long, value_name = "SIZE", value_parser = window_size)]
     pub(super) window: Option<u64>,
 }
 
 impl FsOptions {
     fn parse(text: &str) -> Result<Self, String> {
-        const ONE_SERVER: &str = "one of socket=PATH, where its daemon listens, and dir=DIR, which \
-                                  vmm shares itself, is needed";
-        let (mut tag, mut server, mut window) = (None, None, None);
-        let (mut num_queues, mut queue_size) = (1, MAX_QUEUE_SIZE);
-        for part in text.split(',') {
-            let (name, value) = part.split_once('=').ok_or(format!("{part} has no value"))?;
-            match name {
-                "tag" => tag = Some(value.parse().map_err(|error| format!("tag: {error}"))?),
-                "socket" | "dir" if server.is_some() => return Err(ONE_SERVER.to_owned()),
-                "socket" => server = Some(Server::Daemon(value.into())),
-                "dir" => server = Some(Server::Directory(value.into())),
-                "num_queues" => num_queues = number(name, value, MAX_REQUEST_QUEUES)?,
-                "queue_size" => queue_size = number(name, value, MAX_QUEUE_SIZE)?,
-                "window" => window = Some(window_size(value)?),
-                _ => return Err(format!("there is no {name}")),
-            }
-        }
-        if !queue_size.is_power_of_two() {
-            return Err(format!("queue_size is a power of two, not {queue_size}"));
-        }
-        if window.is_some() && matches!(server, Some(Server::Directory(_))) {
-            return Err("window=SIZE is for a daemon, with socket=PATH".to_owned());
-        }
-        Ok(Self {
-            tag: tag.ok_or("tag=TAG is missing, which the guest mounts it by")?,
-            server: server.ok_or(ONE_SERVER)?,
-            num_queues,
-            queue_size,
-            window,
-        })
+        let options = text.split(',').map(|part| format!("--{part}"));
+        Self::try_parse_from(options).map_err(|error| cli::summary(&error).replace("--", ""))
     }
 }
 
-fn number(name: &str, value: &str, most: u16) -> Result<u16, String> {
-    let number = value
-        .parse()
-        .ok()
-        .filter(|number| (1..=most).contains(number));
-    number.ok_or(format!("{name} is a number from 1 to {most}, not {value}"))
+fn queue_size(text: &str) -> Result<u16, String> {
+    let size = text.parse().ok();
+    size.filter(|size: &u16| size.is_power_of_two() && *size <= MAX_QUEUE_SIZE)
+        .ok_or(format!("not a power of two up to {MAX_QUEUE_SIZE}"))
 }
 
-/// Most bytes of a window.
-const MOST_WINDOW: u64 = 1 << 40;
+/// Most bytes of a window, and of memory, which is more than the tables of a boot allow for.
+const MOST: u64 = 1 << 40;
 
 fn window_size(text: &str) -> Result<u64, String> {
-    let size = size::bytes(text);
-    size.filter(|size| (PIECE..=MOST_WINDOW).contains(size) && size.is_multiple_of(PIECE))
-        .ok_or(format!(
-            "window is a multiple of {}M, up to {}G, not {text}",
-            PIECE >> 20,
-            MOST_WINDOW >> 30
-        ))
+    sized(text, WindowMemory::PIECE, WindowMemory::PIECE)
 }
 
-/// Most memory, which is more than the tables of a boot allow for.
-const MOST_MEMORY: u64 = 1 << 40;
-
 fn memory_size(text: &str) -> Result<u64, String> {
-    const PAGE: u64 = 4096;
-    let size = text.strip_prefix("size=").unwrap_or(text);
-    let units = [('K', 10), ('M', 20), ('G', 30)];
-    let unit = units.iter().find(|(letter, _)| size.ends_with(*letter));
-    let (digits, shift) = unit.map_or((size, 0), |&(letter, shift)| {
-        (size.trim_end_matches(letter), shift)
-    });
-    let bytes = digits
-        .parse::<u64>()
-        .ok()
-        .and_then(|number| number.checked_mul(1 << shift));
-    bytes
-        .filter(|bytes| (16 << 20..=MOST_MEMORY).contains(bytes) && bytes % PAGE == 0)
+    sized(text.strip_prefix("size=").unwrap_or(text), 16 << 20, 4096)
+}
+
+fn sized(text: &str, least: u64, unit: u64) -> Result<u64, String> {
+    size::bytes(text)
+        .filter(|size| (least..=MOST).contains(size) && size.is_multiple_of(unit))
         .ok_or(format!(
-            "not whole pages from 16M to {}G",
-            MOST_MEMORY >> 30
+            "not a multiple of {}K from {}M to {}G",
+            unit >> 10,
+            least >> 20,
+            MOST >> 30
         ))
 }
 
@@ -219,6 +138,7 @@ mod tests {
     #[test]
     fn definition_is_sound() {
         Options::command().debug_assert();
+        FsOptions::command().debug_assert();
     }
 
     #[test]
@@ -226,11 +146,11 @@ mod tests {
         let full = "tag=data,socket=/run/data.sock,num_queues=2,queue_size=512,window=6M";
         let options = FsOptions::parse(full).unwrap();
         assert_eq!(options.tag.to_string(), "data");
-        assert_eq!(options.server, Server::Daemon("/run/data.sock".into()));
+        assert_eq!(options.socket, Some("/run/data.sock".into()));
         assert_eq!((options.num_queues, options.queue_size), (2, 512));
         assert_eq!(options.window, Some(6 << 20));
         let short = FsOptions::parse("dir=/srv,tag=t").unwrap();
-        assert_eq!(short.server, Server::Directory("/srv".into()));
+        assert_eq!((short.socket, short.dir), (None, Some("/srv".into())));
         assert_eq!((short.num_queues, short.queue_size), (1, MAX_QUEUE_SIZE));
         assert_eq!(short.window, None);
     }
@@ -238,17 +158,30 @@ mod tests {
     #[test]
     fn devices_are_refused_with_the_reason() {
         let reason = |text: &str| FsOptions::parse(text).unwrap_err();
-        assert!(reason("socket=s").contains("tag=TAG"));
-        assert!(reason("tag=t").contains("socket=PATH"));
-        assert!(reason("tag=t,socket=s,dir=d").contains("one of"));
-        assert!(reason("tag=t,socket=s,queue_size=100").contains("power of two"));
-        assert!(reason("tag=t,socket=s,num_queues=0").contains("1 to 255"));
-        assert!(reason("tag=t,socket=s,dax=on").contains("dax"));
-        for size in ["", "0", "2", "3M", "2049G", "all"] {
-            assert!(reason(&format!("tag=t,socket=s,window={size}")).contains("2M"));
+        for (wrong, why) in [
+            ("socket=s", "not provided: tag <TAG>"),
+            ("tag=t", "not provided: socket <PATH>"),
+            (
+                "tag=t,socket=s,dir=d",
+                "'socket <PATH>' cannot be used with 'dir <DIR>'",
+            ),
+            ("tag=t,dir=d,window=2M", "cannot be used with"),
+            ("tag=t,socket=s,queue_size=100", "power of two up to"),
+            ("tag=t,socket=s,queue_size=65536", "power of two up to"),
+            ("tag=t,socket=s,num_queues=0", "not in 1..=255"),
+            ("tag=t,socket=s,dax=on", "unexpected argument 'dax' found"),
+            ("tag=t,socket", "a value is required for 'socket <PATH>'"),
+            ("", "not provided"),
+        ] {
+            assert!(reason(wrong).contains(why), "{wrong}: {}", reason(wrong));
         }
-        assert!(reason("tag=t,dir=d,window=2M").contains("socket=PATH"));
-        assert!(reason("tag=t,socket").contains("no value"));
+        for size in ["0", "2", "3M", "2049G", "all"] {
+            let reason = reason(&format!("tag=t,socket=s,window={size}"));
+            assert!(
+                reason.contains("multiple of 2048K from 2M to 1024G"),
+                "{reason}"
+            );
+        }
     }
 
     #[test]
@@ -256,7 +189,7 @@ mod tests {
         assert_eq!(memory_size("size=512M"), Ok(512 << 20));
         assert_eq!(memory_size("1G"), Ok(1 << 30));
         assert_eq!(memory_size("size=16384K"), Ok(16 << 20));
-        for wrong in [
+        let wrong = [
             "",
             "size=",
             "512",
@@ -264,7 +197,8 @@ mod tests {
             "size=17000001",
             "99999999999G",
             "-1G",
-        ] {
+        ];
+        for wrong in wrong {
             assert!(memory_size(wrong).is_err(), "{wrong}");
         }
     }

@@ -1,18 +1,19 @@
 //! The serial port: the guest's console on this process's standard input and output.
 
 use std::io::{self, Read as _, Stdout};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use anyhow::{Context as _, Result, anyhow};
 use serde::{Deserialize, Serialize};
 use vm_superio::serial::{NoEvents, SerialState};
 use vm_superio::{Serial, Trigger};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use vmm_sys_util::terminal::Terminal as _;
 
-use super::layout;
-use super::vm::{Refused, Vm, refused};
+use super::vm::Vm;
+use super::{layout, lock};
 
 /// An interrupt line that KVM raises when the eventfd is signalled.
 pub(super) struct Line(EventFd);
@@ -47,23 +48,13 @@ struct StoredState {
 #[derive(Default, Serialize, Deserialize)]
 pub(super) struct PortState(#[serde(with = "StoredState")] pub(super) SerialState);
 
-/// Why there is no serial port.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
-    #[error("no eventfd: {0}")]
-    Event(#[from] io::Error),
-    #[error(transparent)]
-    Kvm(#[from] Refused),
-    #[error("the state of the serial port is not one that it can have: {0:?}")]
-    State(vm_superio::serial::Error<io::Error>),
-}
-
 /// The serial port of `vm`, in `state`.
-pub(super) fn new(vm: &Vm, state: &PortState) -> Result<Port, Error> {
-    let line = EventFd::new(EFD_NONBLOCK)?;
+pub(super) fn new(vm: &Vm, state: &PortState) -> Result<Port> {
+    let line = EventFd::new(EFD_NONBLOCK).context("no eventfd")?;
     let bound = vm.fd.register_irqfd(&line, layout::SERIAL_INTERRUPT);
-    bound.map_err(refused("take an interrupt line"))?;
-    Port::from_state(&state.0, Line(line), NoEvents, io::stdout()).map_err(Error::State)
+    bound.context("KVM cannot take an interrupt line")?;
+    Port::from_state(&state.0, Line(line), NoEvents, io::stdout())
+        .map_err(|error| anyhow!("no serial port: {error:?}"))
 }
 
 /// Has what is typed go to `port`, which is replaced when the machine is, until the end of the input.
@@ -98,9 +89,7 @@ fn is_terminal() -> bool {
 fn type_in(port: &Mutex<Option<Port>>, mut bytes: &[u8]) {
     const ROOM_AGAIN: Duration = Duration::from_millis(10);
     while !bytes.is_empty() {
-        let mut port = port.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = port.as_mut().map(|port| port.enqueue_raw_bytes(bytes));
-        drop(port);
+        let taken = lock(port).as_mut().map(|it| it.enqueue_raw_bytes(bytes));
         match taken {
             Some(Ok(len @ 1..)) => bytes = bytes.get(len..).unwrap_or_default(),
             _ => thread::sleep(ROOM_AGAIN),

@@ -7,7 +7,7 @@ use kvm_ioctls::{Cap, Error, VcpuFd, VmFd};
 use rustix::io::Errno;
 use vm_memory::{Address as _, GuestMemoryBackend as _, GuestMemoryMmap, GuestMemoryRegion as _};
 
-use super::window::Window;
+use super::fs::Window;
 
 /// How many slots of KVM's the guest's memory has at most. Others have numbers from here on.
 pub(super) const MEMORY_SLOTS: u32 = 2;
@@ -43,12 +43,13 @@ pub(super) fn set_window(
     window: Window,
     address: Option<u64>,
 ) -> Result<(), Error> {
+    let size = window.memory.size().min(window.reserved.size());
     let region = kvm_userspace_memory_region {
         slot,
         flags: 0,
         guest_phys_addr: address.unwrap_or(0),
         // Without a size the slot is removed.
-        memory_size: address.map_or(0, |_| window.size.min(window.reserved.size())),
+        memory_size: address.map_or(0, |_| size),
         userspace_addr: window.reserved.address() as u64,
     };
     // SAFETY: the address and the size are within address space that is reserved for as long as the

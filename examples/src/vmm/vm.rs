@@ -1,39 +1,27 @@
 //! The virtual machine as KVM has it: its memory, and the ways that interrupts take.
 
-use std::sync::{Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex};
 
+use anyhow::{Context as _, Result};
 use kvm_bindings::{
     KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER,
     KVM_IRQCHIP_PIC_SLAVE, KvmIrqRouting, kvm_clock_data, kvm_irq_routing_entry,
     kvm_irq_routing_entry__bindgen_ty_1 as Route, kvm_irq_routing_irqchip, kvm_irq_routing_msi,
     kvm_irqchip,
 };
-use kvm_ioctls::{Error, Kvm, VmFd};
-use rustix::io::Errno;
+use kvm_ioctls::{Error, IoEventAddress, Kvm, NoDatamatch, VmFd};
 use serde::{Deserialize, Serialize};
+use virtio_fs_pci::{Host, Message};
 use vm_memory::GuestMemoryMmap;
+use vmm_sys_util::eventfd::EventFd;
 
-use super::{layout, sys};
+use super::fs::Window;
+use super::{layout, lock, sys};
 
 /// Pins of the I/O APIC that KVM emulates (`KVM_IOAPIC_NUM_PINS`).
 const PINS: u32 = 24;
-
-/// What KVM refused, in words that follow "cannot", and why.
-#[derive(Debug, thiserror::Error)]
-#[error("KVM cannot {0}: {1}")]
-pub(super) struct Refused(pub(super) &'static str, #[source] pub(super) Error);
-
-/// For `map_err`.
-pub(super) fn refused(what: &'static str) -> impl Fn(Error) -> Refused {
-    move |error| Refused(what, error)
-}
-
-/// What a message-signalled interrupt writes, and where.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Message {
-    pub(super) address: u64,
-    pub(super) data: u32,
-}
 
 /// What a snapshot has of it.
 #[derive(Serialize, Deserialize)]
@@ -42,48 +30,33 @@ pub(super) struct VmState {
     chips: Vec<kvm_irqchip>,
 }
 
-/// A virtual machine. Interrupts have numbers (GSI), which eventfds are bound to: the first are the
-/// pins of the I/O APIC, those for messages follow.
+/// A virtual machine.
 pub(super) struct Vm {
     pub(super) fd: VmFd,
-    messages: Mutex<Vec<Message>>,
+    /// Messages that devices send. Interrupts have numbers (GSI), which eventfds are bound to: the
+    /// first are the pins of the I/O APIC, those for messages follow.
+    messages: Mutex<BTreeMap<Vector, (u32, Message)>>,
 }
 
+/// A device, and the number of one of its vectors.
+type Vector = (u32, u16);
+
 impl Vm {
-    pub(super) fn new(kvm: &Kvm, memory: &'static GuestMemoryMmap) -> Result<Self, Refused> {
-        let fd = kvm.create_vm().map_err(refused("make a VM"))?;
-        fd.set_tss_address(layout::TASK_STATE)
-            .map_err(refused("place a task state segment"))?;
-        fd.create_irq_chip()
-            .map_err(refused("emulate interrupt controllers"))?;
-        sys::set_memory(&fd, memory).map_err(refused("give the guest its memory"))?;
-        let messages = Mutex::default();
-        Ok(Self { fd, messages })
+    pub(super) fn new(kvm: &Kvm, memory: &'static GuestMemoryMmap) -> Result<Self> {
+        let make = || {
+            let fd = kvm.create_vm()?;
+            fd.set_tss_address(layout::TASK_STATE)?;
+            fd.create_irq_chip()?;
+            sys::set_memory(&fd, memory)?;
+            Ok::<_, Error>(fd)
+        };
+        Ok(Self {
+            fd: make().context("KVM cannot make a VM")?,
+            messages: Mutex::default(),
+        })
     }
 
-    /// Takes `count` interrupts for messages, and returns the number of the first.
-    pub(super) fn reserve_messages(&self, count: usize) -> u32 {
-        let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = messages.len();
-        messages.resize(first + count, Message::default());
-        (PINS..).nth(first).unwrap_or(u32::MAX)
-    }
-
-    /// Has an interrupt whose number was reserved send `message` from now on.
-    pub(super) fn set_message(&self, number: u32, message: Message) -> Result<(), Error> {
-        let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
-        let numbered = (PINS..).zip(messages.iter_mut());
-        if let Some((_, old)) = numbered.into_iter().find(|(gsi, _)| *gsi == number) {
-            *old = message;
-        }
-        let messages = (PINS..).zip(messages.iter()).map(message_route);
-        let routes: Vec<_> = (0..PINS).map(pin_route).chain(messages).collect();
-        let routes = KvmIrqRouting::from_entries(&routes).map_err(|_| too_many())?;
-        self.fd.set_gsi_routing(&routes)
-    }
-
-    pub(super) fn state(&self) -> Result<VmState, Refused> {
-        let clock = self.fd.get_clock().map_err(refused("tell the clock"))?;
+    pub(super) fn state(&self) -> Result<VmState, Error> {
         let chips = [
             KVM_IRQCHIP_PIC_MASTER,
             KVM_IRQCHIP_PIC_SLAVE,
@@ -96,30 +69,90 @@ impl Vm {
             };
             self.fd.get_irqchip(&mut chip).map(|()| chip)
         });
-        let chips = chips.into_iter().collect::<Result<_, _>>();
-        let chips = chips.map_err(refused("tell the state of interrupt controllers"))?;
-        Ok(VmState { clock, chips })
+        Ok(VmState {
+            clock: self.fd.get_clock()?,
+            chips: chips.into_iter().collect::<Result<_, _>>()?,
+        })
     }
 
-    pub(super) fn restore(&self, state: &VmState) -> Result<(), Refused> {
+    pub(super) fn restore(&self, state: &VmState) -> Result<(), Error> {
         for chip in &state.chips {
-            let set = self.fd.set_irqchip(chip);
-            set.map_err(refused("restore interrupt controllers"))?;
+            self.fd.set_irqchip(chip)?;
         }
         // Where it was, not where it would be by now: no time passes for a machine in a file.
-        let clock = kvm_clock_data {
+        self.fd.set_clock(&kvm_clock_data {
             clock: state.clock.clock,
             ..Default::default()
-        };
-        self.fd
-            .set_clock(&clock)
-            .map_err(refused("restore the clock"))
+        })
+    }
+
+    /// Has `vector` send `message` from now on, and returns the number of its interrupt.
+    fn route(&self, vector: Vector, message: Message) -> io::Result<u32> {
+        let mut messages = lock(&self.messages);
+        let next = PINS + u32::try_from(messages.len()).unwrap_or(u32::MAX - PINS);
+        let (number, route) = messages.entry(vector).or_insert((next, message));
+        let number = *number;
+        *route = message;
+        let messages = messages.values().map(message_route);
+        let routes: Vec<_> = (0..PINS).map(pin_route).chain(messages).collect();
+        let routes = KvmIrqRouting::from_entries(&routes).map_err(io::Error::other)?;
+        self.fd.set_gsi_routing(&routes)?;
+        Ok(number)
+    }
+
+    /// The number of its interrupt, where it has a route.
+    fn number(&self, vector: Vector) -> Option<u32> {
+        Some(lock(&self.messages).get(&vector)?.0)
     }
 }
 
-/// What KVM itself would say of a list that is longer than it takes.
-pub(super) fn too_many() -> Error {
-    Error::new(Errno::TOOBIG.raw_os_error())
+/// What the VM does for the device `index`.
+pub(super) struct DeviceHost {
+    pub(super) vm: Arc<Vm>,
+    pub(super) index: u32,
+    pub(super) window: Option<Window>,
+    /// Whether the guest has the window somewhere.
+    pub(super) placed: bool,
+}
+
+impl Host for DeviceHost {
+    fn connect_vector(&mut self, vector: u16, event: &EventFd, message: Message) -> io::Result<()> {
+        let number = self.vm.route((self.index, vector), message)?;
+        Ok(self.vm.fd.register_irqfd(event, number)?)
+    }
+
+    fn disconnect_vector(&mut self, vector: u16, event: &EventFd) -> io::Result<()> {
+        let number = self.vm.number((self.index, vector));
+        let number = number.ok_or(io::ErrorKind::NotFound)?;
+        Ok(self.vm.fd.unregister_irqfd(event, number)?)
+    }
+
+    fn connect_notification(&mut self, event: &EventFd, address: u64) -> io::Result<()> {
+        let address = IoEventAddress::Mmio(address);
+        Ok(self.vm.fd.register_ioevent(event, &address, NoDatamatch)?)
+    }
+
+    fn disconnect_notification(&mut self, event: &EventFd, address: u64) -> io::Result<()> {
+        let address = IoEventAddress::Mmio(address);
+        Ok(self
+            .vm
+            .fd
+            .unregister_ioevent(event, &address, NoDatamatch)?)
+    }
+
+    fn place_window(&mut self, address: Option<u64>) -> io::Result<()> {
+        if let Some(window) = self.window {
+            let slot = sys::MEMORY_SLOTS + self.index;
+            if std::mem::take(&mut self.placed) {
+                sys::set_window(&self.vm.fd, slot, window, None)?;
+            }
+            if address.is_some() {
+                sys::set_window(&self.vm.fd, slot, window, address)?;
+                self.placed = true;
+            }
+        }
+        Ok(())
+    }
 }
 
 fn pin_route(pin: u32) -> kvm_irq_routing_entry {
@@ -127,25 +160,24 @@ fn pin_route(pin: u32) -> kvm_irq_routing_entry {
         irqchip: KVM_IRQCHIP_IOAPIC,
         pin,
     };
-    kvm_irq_routing_entry {
-        gsi: pin,
-        type_: KVM_IRQ_ROUTING_IRQCHIP,
-        u: Route { irqchip },
-        ..Default::default()
-    }
+    route(pin, KVM_IRQ_ROUTING_IRQCHIP, Route { irqchip })
 }
 
-fn message_route((gsi, message): (u32, &Message)) -> kvm_irq_routing_entry {
+fn message_route(&(gsi, message): &(u32, Message)) -> kvm_irq_routing_entry {
     let mut msi = kvm_irq_routing_msi {
         address_lo: message.address as u32,
         address_hi: (message.address >> 32) as u32,
         ..Default::default()
     };
     msi.data = message.data;
+    route(gsi, KVM_IRQ_ROUTING_MSI, Route { msi })
+}
+
+fn route(gsi: u32, type_: u32, u: Route) -> kvm_irq_routing_entry {
     kvm_irq_routing_entry {
         gsi,
-        type_: KVM_IRQ_ROUTING_MSI,
-        u: Route { msi },
+        type_,
+        u,
         ..Default::default()
     }
 }

@@ -3,10 +3,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::bytes;
+
 /// No vector is assigned (`VIRTIO_MSI_NO_VECTOR`).
-pub(super) const NO_VECTOR: u16 = 0xffff;
+pub(crate) const NO_VECTOR: u16 = 0xffff;
 /// Length of the registers.
-pub(super) const LEN: usize = 0x40;
+pub(crate) const LEN: usize = 0x38;
 
 const FEATURE_SELECT: usize = 0x00;
 const FEATURE: usize = 0x04;
@@ -15,6 +17,7 @@ const DRIVER_FEATURE: usize = 0x0c;
 const CONFIG_VECTOR: usize = 0x10;
 const NUM_QUEUES: usize = 0x12;
 const STATUS: usize = 0x14;
+#[cfg(test)]
 const CONFIG_GENERATION: usize = 0x15;
 const QUEUE_SELECT: usize = 0x16;
 const QUEUE_SIZE: usize = 0x18;
@@ -29,21 +32,43 @@ const DRIVER_OK: u8 = 4;
 const FEATURES_OK: u8 = 8;
 const NEEDS_RESET: u8 = 64;
 
+/// What the device has for the driver, which never changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Offer {
+    pub(crate) features: u64,
+    /// Most descriptors of each queue.
+    pub(crate) queue_sizes: Vec<u16>,
+    /// Number of vectors.
+    pub(crate) vectors: u16,
+}
+
 /// What the driver has said of a queue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct QueueRegisters {
-    pub(super) size: u16,
-    pub(super) vector: u16,
-    pub(super) enabled: bool,
+pub(crate) struct QueueRegisters {
+    pub(crate) size: u16,
+    pub(crate) vector: u16,
+    pub(crate) enabled: bool,
     /// Guest addresses of the descriptor table, the available ring and the used ring.
-    pub(super) desc: u64,
-    pub(super) driver: u64,
-    pub(super) device: u64,
+    pub(crate) desc: u64,
+    pub(crate) driver: u64,
+    pub(crate) device: u64,
+}
+
+/// What the driver has said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DriverRegisters {
+    feature_select: u32,
+    driver_feature_select: u32,
+    features: u64,
+    config_vector: u16,
+    status: u8,
+    queue_select: u16,
+    queues: Vec<QueueRegisters>,
 }
 
 /// What a write asks of the device behind the registers.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Request {
+pub(crate) enum Request {
     /// Take the features that the driver accepted, or [refuse](Registers::refuse_features) them.
     Negotiate,
     /// Serve the queues.
@@ -53,24 +78,177 @@ pub(super) enum Request {
 }
 
 /// The registers of one device.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Registers {
-    features: u64,
-    queue_sizes: Vec<u16>,
-    vectors: u16,
-    feature_select: u32,
-    driver_feature_select: u32,
-    driver_features: u64,
-    config_vector: u16,
-    status: u8,
-    queue_select: u16,
-    queues: Vec<QueueRegisters>,
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Registers {
+    offer: Offer,
+    driver: DriverRegisters,
 }
 
 impl Registers {
-    /// Registers after a reset: the device has `features` and a queue of at most as many descriptors
-    /// as each of `queue_sizes` says, and interrupts by one of `vectors`.
-    pub(super) fn new(features: u64, queue_sizes: &[u16], vectors: u16) -> Self {
+    /// Registers after a reset.
+    pub(crate) fn new(offer: Offer) -> Self {
+        let driver = DriverRegisters::new(&offer);
+        Self { offer, driver }
+    }
+
+    /// What the driver accepted.
+    pub(crate) fn driver_features(&self) -> u64 {
+        self.driver.features
+    }
+
+    pub(crate) fn queues(&self) -> &[QueueRegisters] {
+        &self.driver.queues
+    }
+
+    pub(crate) fn config_vector(&self) -> u16 {
+        self.driver.config_vector
+    }
+
+    /// Lets the driver know that the device does not take its features.
+    pub(crate) fn refuse_features(&mut self) {
+        self.driver.status &= !FEATURES_OK;
+    }
+
+    /// Tells the driver that only a reset helps.
+    pub(crate) fn fail(&mut self) {
+        self.driver.status |= NEEDS_RESET;
+    }
+
+    /// Reads at `offset`, beyond the end zeros.
+    pub(crate) fn read(&self, offset: usize, data: &mut [u8]) {
+        bytes::read(&self.image(), offset, data);
+    }
+
+    /// Writes at `offset`. What the driver must not write is ignored.
+    pub(crate) fn write(&mut self, offset: usize, data: &[u8]) -> Option<Request> {
+        let value = bytes::value(data);
+        let low = value as u16;
+        match (offset, data.len()) {
+            (FEATURE_SELECT, 4) => self.driver.feature_select = value,
+            (DRIVER_FEATURE_SELECT, 4) => self.driver.driver_feature_select = value,
+            (DRIVER_FEATURE, 4) if self.driver.status & FEATURES_OK == 0 => {
+                match self.driver.driver_feature_select {
+                    0 => set_low(&mut self.driver.features, value),
+                    1 => set_high(&mut self.driver.features, value),
+                    _ => {}
+                }
+            }
+            (CONFIG_VECTOR, 2) => self.driver.config_vector = self.offer.vector(low),
+            (STATUS, 1) => return self.set_status(value as u8),
+            (QUEUE_SELECT, 2) => self.driver.queue_select = low,
+            (QUEUE_SIZE..LEN, len) => self.write_queue(offset, len, value),
+            _ => {}
+        }
+        None
+    }
+
+    pub(crate) fn save(&self) -> DriverRegisters {
+        self.driver.clone()
+    }
+
+    /// Takes over what was saved. `false`, and nothing is changed, where no driver can have said so.
+    #[must_use]
+    pub(crate) fn restore(&mut self, saved: DriverRegisters) -> bool {
+        let possible = saved.is_possible(&self.offer);
+        if possible {
+            self.driver = saved;
+        }
+        possible
+    }
+
+    fn set_status(&mut self, status: u8) -> Option<Request> {
+        if status == 0 {
+            self.driver = DriverRegisters::new(&self.offer);
+            return Some(Request::Reset);
+        }
+        let now = &mut self.driver.status;
+        let new = status & !*now;
+        // The driver only ever sets bits, and only the device sets that it needs a reset.
+        *now |= status & !NEEDS_RESET;
+        if *now & FEATURES_OK == 0 {
+            *now &= !DRIVER_OK;
+        }
+        match *now & new {
+            bits if bits & FEATURES_OK != 0 => Some(Request::Negotiate),
+            bits if bits & DRIVER_OK != 0 => Some(Request::Activate),
+            _ => None,
+        }
+    }
+
+    fn write_queue(&mut self, offset: usize, len: usize, value: u32) {
+        let vector = self.offer.vector(value as u16);
+        let select = usize::from(self.driver.queue_select);
+        let queue = self.driver.queues.get_mut(select);
+        let Some((queue, &most)) = queue.zip(self.offer.queue_sizes.get(select)) else {
+            return;
+        };
+        match (offset, len) {
+            (QUEUE_VECTOR, 2) => queue.vector = vector,
+            // An enabled queue is not changed any more.
+            _ if queue.enabled => {}
+            (QUEUE_SIZE, 2) if is_size(value as u16, most) => queue.size = value as u16,
+            (QUEUE_ENABLE, 2) => queue.enabled = value == 1,
+            (QUEUE_DESC, 4) => set_low(&mut queue.desc, value),
+            (0x24, 4) => set_high(&mut queue.desc, value),
+            (QUEUE_DRIVER, 4) => set_low(&mut queue.driver, value),
+            (0x2c, 4) => set_high(&mut queue.driver, value),
+            (QUEUE_DEVICE, 4) => set_low(&mut queue.device, value),
+            (0x34, 4) => set_high(&mut queue.device, value),
+            _ => {}
+        }
+    }
+
+    fn image(&self) -> [u8; LEN] {
+        let half = |features: u64, select: u32| {
+            let [low, high] = bytes::halves(features);
+            match select {
+                0 => low,
+                1 => high,
+                _ => 0,
+            }
+        };
+        let (offer, driver) = (&self.offer, &self.driver);
+        let mut image = [0; LEN];
+        let mut put = |offset: usize, bytes: &[u8]| bytes::write(&mut image, offset, bytes);
+        let select = driver.feature_select;
+        put(FEATURE_SELECT, &select.to_le_bytes());
+        put(FEATURE, &half(offer.features, select).to_le_bytes());
+        let select = driver.driver_feature_select;
+        put(DRIVER_FEATURE_SELECT, &select.to_le_bytes());
+        put(DRIVER_FEATURE, &half(driver.features, select).to_le_bytes());
+        put(CONFIG_VECTOR, &driver.config_vector.to_le_bytes());
+        let queues = u16::try_from(driver.queues.len()).unwrap_or(u16::MAX);
+        put(NUM_QUEUES, &queues.to_le_bytes());
+        // What a virtio-fs device tells of itself never changes: the generation stays 0.
+        put(STATUS, &[driver.status]);
+        put(QUEUE_SELECT, &driver.queue_select.to_le_bytes());
+        if let Some(queue) = driver.queues.get(usize::from(driver.queue_select)) {
+            put(QUEUE_SIZE, &queue.size.to_le_bytes());
+            put(QUEUE_VECTOR, &queue.vector.to_le_bytes());
+            put(QUEUE_ENABLE, &u16::from(queue.enabled).to_le_bytes());
+            put(QUEUE_NOTIFY_OFF, &driver.queue_select.to_le_bytes());
+            put(QUEUE_DESC, &queue.desc.to_le_bytes());
+            put(QUEUE_DRIVER, &queue.driver.to_le_bytes());
+            put(QUEUE_DEVICE, &queue.device.to_le_bytes());
+        }
+        image
+    }
+}
+
+impl Offer {
+    /// The vector that is assigned where the driver asks for `vector`.
+    fn vector(&self, vector: u16) -> u16 {
+        if vector < self.vectors {
+            vector
+        } else {
+            NO_VECTOR
+        }
+    }
+}
+
+impl DriverRegisters {
+    /// What they are before the driver said anything.
+    fn new(offer: &Offer) -> Self {
         let queue = |&size: &u16| QueueRegisters {
             size,
             vector: NO_VECTOR,
@@ -80,175 +258,36 @@ impl Registers {
             device: 0,
         };
         Self {
-            features,
-            queue_sizes: queue_sizes.to_vec(),
-            vectors,
             feature_select: 0,
             driver_feature_select: 0,
-            driver_features: 0,
+            features: 0,
             config_vector: NO_VECTOR,
             status: 0,
             queue_select: 0,
-            queues: queue_sizes.iter().map(queue).collect(),
+            queues: offer.queue_sizes.iter().map(queue).collect(),
         }
     }
 
-    /// What the driver accepted.
-    pub(super) fn driver_features(&self) -> u64 {
-        self.driver_features
-    }
-
-    pub(super) fn queues(&self) -> &[QueueRegisters] {
-        &self.queues
-    }
-
-    pub(super) fn config_vector(&self) -> u16 {
-        self.config_vector
-    }
-
-    /// Lets the driver know that the device does not take its features.
-    pub(super) fn refuse_features(&mut self) {
-        self.status &= !FEATURES_OK;
-    }
-
-    /// Tells the driver that only a reset helps.
-    pub(super) fn fail(&mut self) {
-        self.status |= NEEDS_RESET;
-    }
-
-    /// Reads at `offset`, beyond the end zeros.
-    pub(super) fn read(&self, offset: usize, data: &mut [u8]) {
-        let image = self.image();
-        for (byte, value) in data.iter_mut().zip(image.iter().skip(offset)) {
-            *byte = *value;
-        }
-    }
-
-    /// Writes at `offset`. What the driver must not write is ignored.
-    pub(super) fn write(&mut self, offset: usize, data: &[u8]) -> Option<Request> {
-        let mut value = [0; 4];
-        let len = data.len().min(value.len());
-        value[..len].copy_from_slice(&data[..len]);
-        let value = u32::from_le_bytes(value);
-        let low = value as u16;
-        match (offset, len) {
-            (FEATURE_SELECT, 4) => self.feature_select = value,
-            (DRIVER_FEATURE_SELECT, 4) => self.driver_feature_select = value,
-            (DRIVER_FEATURE, 4) if self.status & FEATURES_OK == 0 => {
-                if let shift @ (0 | 32) = self.driver_feature_select.saturating_mul(32) {
-                    set_half(&mut self.driver_features, shift, value);
-                }
-            }
-            (CONFIG_VECTOR, 2) => self.config_vector = self.vector(low),
-            (STATUS, 1) => return self.set_status(value as u8),
-            (QUEUE_SELECT, 2) => self.queue_select = low,
-            (QUEUE_SIZE..LEN, _) => self.write_queue(offset, len, value),
-            _ => {}
-        }
-        None
-    }
-
-    fn set_status(&mut self, status: u8) -> Option<Request> {
-        if status == 0 {
-            *self = Self::new(self.features, &self.queue_sizes, self.vectors);
-            return Some(Request::Reset);
-        }
-        let new = status & !self.status;
-        // The driver only ever sets bits, and only the device sets that it needs a reset.
-        self.status |= status & !NEEDS_RESET;
-        if self.status & FEATURES_OK == 0 {
-            self.status &= !DRIVER_OK;
-        }
-        match self.status & new {
-            bits if bits & FEATURES_OK != 0 => Some(Request::Negotiate),
-            bits if bits & DRIVER_OK != 0 => Some(Request::Activate),
-            _ => None,
-        }
-    }
-
-    fn write_queue(&mut self, offset: usize, len: usize, value: u32) {
-        let vector = self.vector(value as u16);
-        let select = usize::from(self.queue_select);
-        let queue = self
-            .queues
-            .get_mut(select)
-            .zip(self.queue_sizes.get(select));
-        let Some((queue, &most)) = queue else {
-            return;
-        };
-        let half = if offset.is_multiple_of(8) { 0 } else { 32 };
-        match (offset, len) {
-            (QUEUE_VECTOR, 2) => queue.vector = vector,
-            // An enabled queue is not changed any more.
-            _ if queue.enabled => {}
-            (QUEUE_SIZE, 2) => {
-                if let size @ 1.. = value as u16
-                    && size.is_power_of_two()
-                    && size <= most
-                {
-                    queue.size = size;
-                }
-            }
-            (QUEUE_ENABLE, 2) => queue.enabled = value == 1,
-            (QUEUE_DESC | 0x24, 4) => set_half(&mut queue.desc, half, value),
-            (QUEUE_DRIVER | 0x2c, 4) => set_half(&mut queue.driver, half, value),
-            (QUEUE_DEVICE | 0x34, 4) => set_half(&mut queue.device, half, value),
-            _ => {}
-        }
-    }
-
-    /// The vector that is assigned where the driver asks for `vector`.
-    fn vector(&self, vector: u16) -> u16 {
-        if vector < self.vectors {
-            vector
-        } else {
-            NO_VECTOR
-        }
-    }
-
-    fn image(&self) -> [u8; LEN] {
-        let half = |features: u64, select: u32| match select {
-            0 => features as u32,
-            1 => (features >> 32) as u32,
-            _ => 0,
-        };
-        let mut image = [0; LEN];
-        let mut put = |offset: usize, bytes: &[u8]| {
-            image[offset..offset + bytes.len()].copy_from_slice(bytes);
-        };
-        put(FEATURE_SELECT, &self.feature_select.to_le_bytes());
-        put(
-            FEATURE,
-            &half(self.features, self.feature_select).to_le_bytes(),
-        );
-        let select = self.driver_feature_select;
-        put(DRIVER_FEATURE_SELECT, &select.to_le_bytes());
-        put(
-            DRIVER_FEATURE,
-            &half(self.driver_features, select).to_le_bytes(),
-        );
-        put(CONFIG_VECTOR, &self.config_vector.to_le_bytes());
-        let queues = u16::try_from(self.queues.len()).unwrap_or(u16::MAX);
-        put(NUM_QUEUES, &queues.to_le_bytes());
-        // What a virtio-fs device tells of itself never changes.
-        put(STATUS, &[self.status]);
-        put(CONFIG_GENERATION, &[0]);
-        put(QUEUE_SELECT, &self.queue_select.to_le_bytes());
-        if let Some(queue) = self.queues.get(usize::from(self.queue_select)) {
-            put(QUEUE_SIZE, &queue.size.to_le_bytes());
-            put(QUEUE_VECTOR, &queue.vector.to_le_bytes());
-            put(QUEUE_ENABLE, &u16::from(queue.enabled).to_le_bytes());
-            put(QUEUE_NOTIFY_OFF, &self.queue_select.to_le_bytes());
-            put(QUEUE_DESC, &queue.desc.to_le_bytes());
-            put(QUEUE_DRIVER, &queue.driver.to_le_bytes());
-            put(QUEUE_DEVICE, &queue.device.to_le_bytes());
-        }
-        image
+    fn is_possible(&self, offer: &Offer) -> bool {
+        let mut queues = self.queues.iter().zip(&offer.queue_sizes);
+        let mut vectors = self.queues.iter().map(|queue| queue.vector);
+        self.queues.len() == offer.queue_sizes.len()
+            && queues.all(|(queue, &most)| is_size(queue.size, most))
+            && vectors.all(|vector| vector == offer.vector(vector))
+            && self.config_vector == offer.vector(self.config_vector)
     }
 }
 
-fn set_half(register: &mut u64, shift: u32, value: u32) {
-    *register = *register & !(u64::from(u32::MAX) << shift) | u64::from(value) << shift;
+fn is_size(size: u16, most: u16) -> bool {
+    size.is_power_of_two() && size <= most
+}
+
+fn set_low(register: &mut u64, value: u32) {
+    *register = *register & !u64::from(u32::MAX) | u64::from(value);
+}
+
+fn set_high(register: &mut u64, value: u32) {
+    *register = *register & u64::from(u32::MAX) | u64::from(value) << 32;
 }
 
 #[cfg(test)]
@@ -258,7 +297,11 @@ mod tests {
     const FEATURES: u64 = 1 << 32 | 1 << 28;
 
     fn registers() -> Registers {
-        Registers::new(FEATURES, &[256, 1024], 3)
+        Registers::new(Offer {
+            features: FEATURES,
+            queue_sizes: vec![256, 1024],
+            vectors: 3,
+        })
     }
 
     fn read<const LEN: usize>(registers: &Registers, offset: usize) -> [u8; LEN] {
@@ -386,6 +429,30 @@ mod tests {
         write(&mut registers, QUEUE_ENABLE, 1, 2);
         assert_eq!(read(&registers, QUEUE_SIZE), [0, 0]);
         assert!(registers.queues().iter().all(|queue| !queue.enabled));
+    }
+
+    #[test]
+    fn only_what_a_driver_can_say_is_restored() {
+        let mut before = registers();
+        write(&mut before, QUEUE_SELECT, 1, 2);
+        write(&mut before, QUEUE_SIZE, 8, 2);
+        set_status(&mut before, 3);
+        let mut after = registers();
+        assert!(after.restore(before.save()));
+        assert_eq!(after, before);
+        let spoil: [fn(&mut DriverRegisters); 5] = [
+            |it| it.queues.truncate(1),
+            |it| it.queues[0].size = 512,
+            |it| it.queues[0].size = 0,
+            |it| it.queues[1].vector = 3,
+            |it| it.config_vector = 7,
+        ];
+        for spoil in spoil {
+            let mut saved = registers().save();
+            spoil(&mut saved);
+            assert!(!after.restore(saved));
+            assert_eq!(after, before);
+        }
     }
 
     #[test]
