@@ -15,6 +15,7 @@ use fuse_wire::{
     DirentPlusWriter, DirentWriter, Errno, Handle, Name, NodeId, SymlinkTarget, XattrName,
 };
 
+use super::forward::{WithHandle, creating, of_node, of_open_file, of_open_file_if_any};
 use super::nodes::{Full, Inner};
 use super::root::{DOTS, DT_DIR};
 use super::{Exports, ROOT, agree, or_nothing, statx, unless_missing};
@@ -26,87 +27,6 @@ use crate::{
 /// What a file is ready for where nobody knows better (`DEFAULT_POLLMASK`): POLLIN, POLLOUT,
 /// POLLRDNORM, POLLWRNORM.
 const ALWAYS_READY: u32 = 0x001 | 0x004 | 0x040 | 0x100;
-
-/// Methods that name an inode and nothing else that is translated.
-macro_rules! of_node {
-    ($($name:ident($($argument:ident: $type:ty),*) -> $result:ty, or $instead:ident;)*) => {$(
-        fn $name(
-            &self,
-            cx: &Context<'_>,
-            node: NodeId,
-            $($argument: $type),*
-        ) -> Result<$result> {
-            let (fs, node) = self.target(node)?;
-            unless_missing(fs.$name(cx, node, $($argument),*), Errno::$instead)
-        }
-    )*};
-}
-
-/// Methods that name an inode and, in `args.fh`, an open file.
-macro_rules! of_open_file {
-    ($($name:ident($args:ty $(, $argument:ident: $type:ty)*) -> $result:ty, or $instead:ident;)*) => {$(
-        fn $name(
-            &self,
-            cx: &Context<'_>,
-            node: NodeId,
-            args: &$args,
-            $($argument: $type),*
-        ) -> Result<$result> {
-            let (fs, node, fh) = self.open_target(node, args.fh)?;
-            let args = <$args>::clone_with_handle(args, fh);
-            unless_missing(fs.$name(cx, node, &args, $($argument),*), Errno::$instead)
-        }
-    )*};
-}
-
-/// As those, but there is nothing to do where they are not implemented.
-macro_rules! of_open_file_if_any {
-    ($($name:ident($args:ty);)*) => {$(
-        fn $name(&self, cx: &Context<'_>, node: NodeId, args: &$args) -> Result<()> {
-            let (fs, node, fh) = self.open_target(node, args.fh)?;
-            let args = <$args>::clone_with_handle(args, fh);
-            or_nothing(fs.$name(cx, node, &args))
-        }
-    )*};
-}
-
-/// Methods that make an entry of a directory.
-macro_rules! creating {
-    ($($name:ident($($argument:ident: $type:ty),*);)*) => {$(
-        fn $name(
-            &self,
-            cx: &Context<'_>,
-            parent: NodeId,
-            $($argument: $type),*
-        ) -> Result<Entry> {
-            let Inner { member, node } = self.inner(parent)?;
-            self.check_nodes()?;
-            let fs = self.filesystem(Inner { member, node });
-            let made = fs.$name(cx, node, $($argument),*);
-            self.told(member, unless_missing(made, Errno::EOPNOTSUPP)?)
-        }
-    )*};
-}
-
-/// Arguments that name an open file.
-trait WithHandle: Copy {
-    /// The same for another open file.
-    fn clone_with_handle(&self, fh: Handle) -> Self;
-}
-
-macro_rules! with_handle {
-    ($($type:ty)*) => {$(
-        impl WithHandle for $type {
-            fn clone_with_handle(&self, fh: Handle) -> Self {
-                Self { fh, ..*self }
-            }
-        }
-    )*};
-}
-
-with_handle! {
-    ReadIn WriteIn FlushIn FsyncIn LseekIn FallocateIn LkIn IoctlIn PollIn ReleaseIn SetupmappingIn
-}
 
 impl FileSystem for Exports {
     of_node! {

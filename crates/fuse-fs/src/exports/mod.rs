@@ -2,6 +2,7 @@
 
 mod agree;
 mod filesystem;
+mod forward;
 mod handles;
 mod nodes;
 mod root;
