@@ -23,6 +23,7 @@ pub(super) enum Command {
     Pause,
     Resume,
     Snapshot { file: PathBuf },
+    Restore { file: PathBuf },
     Reset,
     Quit,
 }
@@ -104,7 +105,20 @@ mod tests {
             Command::parse("snapshot  /tmp/a b\n"),
             Ok(Command::Snapshot { file })
         );
-        for wrong in ["", "snapshot ", "pause now", "halt", "help", "--help"] {
+        let file = "saved".into();
+        assert_eq!(
+            Command::parse("restore saved\n"),
+            Ok(Command::Restore { file })
+        );
+        for wrong in [
+            "",
+            "snapshot ",
+            "restore",
+            "pause now",
+            "halt",
+            "help",
+            "--help",
+        ] {
             assert!(Command::parse(wrong).is_err(), "{wrong}");
         }
     }

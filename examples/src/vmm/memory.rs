@@ -2,7 +2,7 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, memfd_create};
 use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap};
 
 use super::layout;
@@ -26,6 +26,13 @@ impl Memory {
         });
         let mapped = GuestMemoryMmap::from_ranges_with_files(regions).map_err(io::Error::other)?;
         Ok(Self { file, mapped })
+    }
+
+    /// Makes all of it zero again.
+    pub(super) fn erase(&self) -> io::Result<()> {
+        let len = self.file.metadata()?.len();
+        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        Ok(fallocate(&self.file, hole, 0, len)?)
     }
 
     /// Each region's address, length and offset in the file.

@@ -15,6 +15,7 @@ mod snapshot;
 mod sys;
 mod vm;
 
+use std::fs::File;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::mpsc::{Sender, channel};
@@ -129,19 +130,16 @@ impl Vmm {
             serial: Arc::default(),
             say: Arc::new(move |it| send(&sender, Event::Said(it))),
         };
-        let machine = match saved {
-            Some((snapshot, file)) => {
-                snapshot::copy_data(&file, &parts.memory.file, parts.design.memory_size)
-                    .context("cannot read the memory of --restore")?;
-                Machine::restored(&parts, snapshot.machine)?
-            }
-            None => Machine::new(&parts)?,
-        };
-        Ok(Self {
+        let mut vmm = Self {
             parts,
-            machine: Some(machine),
+            machine: None,
             paused: true,
-        })
+        };
+        match saved {
+            Some((snapshot, file)) => vmm.load(snapshot, &file)?,
+            None => vmm.machine = Some(Machine::new(&vmm.parts)?),
+        }
+        Ok(vmm)
     }
 
     fn obey(&mut self, command: &Command) -> Result<String> {
@@ -151,6 +149,7 @@ impl Vmm {
             Command::Resume => self.resume()?,
             Command::Reset => self.reset()?,
             Command::Snapshot { file } => self.snapshot(file)?,
+            Command::Restore { file } => self.restore(file)?,
             Command::Quit => {}
         }
         Ok(String::new())
@@ -192,10 +191,42 @@ impl Vmm {
 
     /// Makes a new machine of the same parts.
     fn reset(&mut self) -> Result<()> {
-        self.machine = None;
-        self.each_device(|device| device.lock().reset())?;
+        self.take_apart()?;
         self.machine.insert(Machine::new(&self.parts)?).resume();
         self.paused = false;
+        Ok(())
+    }
+
+    /// Has the machine in the snapshot at `path` go on, of the same parts. Without one that can, there
+    /// is none until the next reset.
+    fn restore(&mut self, path: &Path) -> Result<()> {
+        let (snapshot, file) = snapshot::open(path)?;
+        let [saved, ours] = [&snapshot.design, &self.parts.design].map(|it| it.memory_size >> 20);
+        ensure!(
+            saved == ours,
+            "the machine in it has {saved} MiB of memory, this one {ours}"
+        );
+        self.take_apart()?;
+        let erased = self.parts.memory.erase();
+        erased.context("cannot erase the guest's memory")?;
+        self.load(snapshot, &file)?;
+        self.resume()
+    }
+
+    /// Leaves parts that a machine can be made of.
+    fn take_apart(&mut self) -> Result<()> {
+        self.machine = None;
+        self.paused = true;
+        self.each_device(|device| device.lock().reset())
+    }
+
+    /// Makes the machine that was saved of parts that are as new.
+    fn load(&mut self, snapshot: Snapshot, file: &File) -> Result<()> {
+        let memory_size = self.parts.design.memory_size;
+        let copied = snapshot::copy_data(file, &self.parts.memory.file, memory_size);
+        copied.context("cannot read the memory in the snapshot")?;
+        self.parts.design = snapshot.design;
+        self.machine = Some(Machine::restored(&self.parts, snapshot.machine)?);
         Ok(())
     }
 

@@ -187,6 +187,9 @@ goes_on_elsewhere() {
     start_daemons
     start_vmm_on_daemons --restore="$STATE/saved"
     is 'running, root active, data active'
+    # Once more, of the same parts.
+    ask restore "$STATE/saved"
+    is 'running, root active, data active'
     use first
     ask quit
     wait_for_end
@@ -280,6 +283,17 @@ goes_on_later() {
     inner_step check
 }
 
+# What is no snapshot leaves the machine as it is, and another one has it as it was then.
+returns_to_what_was_saved() {
+    not ask restore "$KERNEL"
+    inner_step 'append again'
+    ask restore "$STATE/saved"
+    is 'running, root active, data active'
+    inner_step 'append anew'
+    [ "$(tail -n 3 "$DATA/held")" = "$(printf 'more\nagain\nanew')" ]
+    inner_step check
+}
+
 in_turn() {
     use first
     run_steps boots_on_daemons works pauses_under_io uses_dax goes_on_elsewhere &&
@@ -289,7 +303,7 @@ in_turn() {
         use third &&
         run_steps boots_without_a_daemon works pauses_under_io goes_on_later &&
         use fourth &&
-        run_steps powers_off
+        run_steps returns_to_what_was_saved powers_off
 }
 
 if [ $# -gt 0 ]; then
