@@ -50,8 +50,7 @@
 //! tried with prefetch instructions for their descriptors (1), for their request headers besides (2)
 //! and for the room for their replies, too (3), up to three chains ahead, it made no difference
 //! beyond the noise. Operations per second to those without, by the `compare` benchmark with 32 in
-//! flight, on the same machine; medians of 45 rounds, half of which lie between 0.9 and 1.2, a
-//! quarter on either side:
+//! flight, on the same machine; medians of 45 rounds, half of which lie between 0.7 and 1.3:
 //!
 //! | | 1 | 2 | 3 |
 //! |---|---|---|---|
@@ -60,8 +59,8 @@
 //! | READ of 4 KiB | 1.03 | 1.01 | 0.99 |
 //! | WRITE of 4 KiB | 1.05 | 1.04 | 1.04 |
 //!
-//! Nor does it help to fetch the data of a WRITE of 128 KiB, or the first lines of each of its pages:
-//! nine tenths of the thread's time for those are one pwritev2(2), more than half of that the copy,
+//! To fetch the data of a WRITE of 128 KiB, or the first lines of each of its pages, showed nothing in
+//! a small test: nine tenths of the thread's time for those are one pwritev2(2), more than half of that the copy,
 //! and a fifth the wait for what the kernel knows of the file's pages.
 
 #![deny(unsafe_code)]
