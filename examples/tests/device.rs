@@ -10,7 +10,7 @@ mod support;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ use fuse_wire::abi::SetupmappingIn;
 use fuse_wire::flags::{InitFlags, MappingFlags};
 use fuse_wire::{Handle, NodeId, Operation};
 use machine::*;
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use support::Program;
 use tempfile::TempDir;
 use virtio_fs_device::{
@@ -103,9 +104,11 @@ impl Share {
 impl Daemon {
     /// Has it run no more, until it is killed.
     fn stop(&self) {
-        let id = self.0.id().to_string();
-        let status = Command::new("kill").args(["-STOP", &id]).status();
-        assert!(status.unwrap().success());
+        let id = Pid::from_child(&self.0);
+        kill_process(id, Signal::STOP).unwrap();
+        // Its threads do not stop at once.
+        let (_, status) = waitpid(Some(id), WaitOptions::UNTRACED).unwrap().unwrap();
+        assert!(status.stopped());
     }
 }
 
@@ -327,7 +330,7 @@ fn a_daemon_that_hangs_is_given_up() {
         let _next = share.serve("a");
         mount.remount(&MountOptions::default()).unwrap();
         mount.getattr(NodeId::ROOT, None).unwrap();
-        assert_eq!(device.state(), State::Active);
+        eventually("it is active", || device.state() == State::Active);
     });
 }
 
