@@ -11,8 +11,9 @@ const ATTEMPTS: usize = 3;
 /// The signal of abort(3).
 const SIGABRT: i32 = 6;
 
-/// The function of QEMU whose assertion fails where one emulated processor uses a memory map that
-/// another has just changed: QEMU's issue 1921, still seen with 10.0, about once in 1,000 boots.
+/// The assertion of QEMU that fails where an emulated processor uses a memory map that is not there any
+/// more. Others met it with several processors (QEMU's issue 1921); here it was seen once, with 10.0,
+/// in many hundred boots.
 const RACE: &str = "iotlb_to_section: Assertion";
 
 thread_local! {

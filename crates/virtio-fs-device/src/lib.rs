@@ -200,8 +200,8 @@
 //! `VIRTIO_PCI_CAP_SHARED_MEMORY_CFG`), and says how files get there: a [`ReservedWindow`] does.
 //!
 //! What a daemon asks for is checked here: that it is within the window, of whole pages, a regular file
-//! but none of larger pages (hugetlbfs), and not over another mapping; there are 16384 at most. It has the guest's driver wait for
-//! each, within [`Timeouts::message`], in the thread of the device.
+//! but none of larger pages (hugetlbfs), and not over another mapping; there are 16384 at most. It has
+//! the guest's driver wait for each, within [`Timeouts::message`], in the thread of the device.
 //!
 //! What is mapped goes with the reset of the device, with its daemon, and with the device. Until a
 //! driver resets it, it may still touch what went with a daemon, and finds then what the

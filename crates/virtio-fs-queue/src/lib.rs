@@ -60,8 +60,8 @@
 //! | WRITE of 4 KiB | 1.05 | 1.04 | 1.04 |
 //!
 //! To fetch the data of a WRITE of 128 KiB, or the first lines of each of its pages, showed nothing in
-//! a small test: nine tenths of the thread's time for those are one pwritev2(2), more than half of that the copy,
-//! and a fifth the wait for what the kernel knows of the file's pages.
+//! a small test: nine tenths of the thread's time for those are one pwritev2(2), more than half of that
+//! the copy, and a fifth the wait for what the kernel knows of the file's pages.
 
 #![deny(unsafe_code)]
 #![cfg_attr(
