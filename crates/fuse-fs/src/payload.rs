@@ -12,6 +12,10 @@ bitflags::bitflags! {
         const NOWAIT = 1 << 0;
         /// Write at the end of the file, whatever the offset (`RWF_APPEND`).
         const APPEND = 1 << 1;
+        /// Return when the data is on stable storage (`RWF_DSYNC`).
+        const DSYNC = 1 << 2;
+        /// Return when the data and all that is known of the file is (`RWF_SYNC`).
+        const SYNC = 1 << 3;
     }
 }
 
@@ -163,6 +167,8 @@ impl From<IoFlags> for ReadWriteFlags {
         let mut out = Self::empty();
         out.set(Self::NOWAIT, flags.contains(IoFlags::NOWAIT));
         out.set(Self::APPEND, flags.contains(IoFlags::APPEND));
+        out.set(Self::DSYNC, flags.contains(IoFlags::DSYNC));
+        out.set(Self::SYNC, flags.contains(IoFlags::SYNC));
         out
     }
 }

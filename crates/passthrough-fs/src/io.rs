@@ -89,14 +89,16 @@ impl PassthroughFs {
         let file = self.file(args.fh, node)?;
         let extent = Extent::new(args.offset, args.size)?;
         file.volume.check_reachable(cx)?;
-        if file.durability != Durability::Cached {
+        // Pages that are written back have their places, and are followed by an FSYNC where they are to
+        // be on storage; only the caller of write(2) appends, and says so for one write (pwritev2(2)).
+        let cached = args.write_flags.contains(WriteFlags::CACHE);
+        let flags = match cached {
+            true => IoFlags::empty(),
+            false => io_flags(OFlags::from_bits_retain(args.flags)),
+        };
+        if file.durability != Durability::Cached || flags.contains(IoFlags::DSYNC) {
             file.volume.check_may_wait(cx)?;
         }
-        let mut flags = IoFlags::empty();
-        // Pages that are written back have their places; only the caller of write(2) appends.
-        let cached = args.write_flags.contains(WriteFlags::CACHE);
-        let append = OFlags::from_bits_retain(args.flags).contains(OFlags::APPEND);
-        flags.set(IoFlags::APPEND, append && !cached);
         // Of what it caches, the guest's kernel has taken them away by itself, when it was written to.
         if !cached {
             self.drop_capabilities(&file.fd)?;
@@ -175,6 +177,17 @@ impl PassthroughFs {
         )?;
         Ok(u64::try_from(copied).unwrap_or(u64::MAX))
     }
+}
+
+/// How a write is to be done of a description with these flags. Those of a single write are among
+/// them, which its file need not have been opened with.
+fn io_flags(flags: OFlags) -> IoFlags {
+    let mut io = IoFlags::empty();
+    io.set(IoFlags::APPEND, flags.contains(OFlags::APPEND));
+    // O_SYNC has the bit of O_DSYNC.
+    io.set(IoFlags::DSYNC, flags.contains(OFlags::DSYNC));
+    io.set(IoFlags::SYNC, flags.contains(OFlags::SYNC));
+    io
 }
 
 /// Reads until `size` bytes are there or the file ends: fewer than asked for are the end of the

@@ -5,6 +5,7 @@ mod common;
 use common::*;
 use fuse_fs::abi::*;
 use fuse_fs::*;
+use rustix::fs::OFlags;
 
 /// Tells the host to drop what it holds of a file in memory.
 fn evict(share: &Share, name: &str) {
@@ -80,6 +81,31 @@ fn a_write_that_waits_for_storage_is_put_off() {
     );
     assert_eq!(std::fs::read(share.host("file")).unwrap(), b"old");
     share.write_with(&me(), file, args, b"new").unwrap();
+}
+
+/// `pwritev2(RWF_DSYNC)` and `mount -o sync` in the guest: where its kernel does not cache, it sends no
+/// FSYNC behind such a write.
+#[test]
+fn a_write_that_is_to_wait_for_storage_by_itself_is_put_off() {
+    let share = Share::new();
+    let file = share.file("file", b"old", RDWR);
+    for sync in [OFlags::DSYNC, OFlags::SYNC] {
+        let args = WriteIn {
+            flags: RDWR | sync.bits(),
+            ..Default::default()
+        };
+        assert_eq!(
+            share.write_with(&hasty(), file, args, b"new"),
+            Err(Error::WouldBlock)
+        );
+        assert_eq!(std::fs::read(share.host("file")).unwrap(), b"old");
+    }
+    let args = WriteIn {
+        flags: RDWR | OFlags::DSYNC.bits(),
+        ..Default::default()
+    };
+    share.write_with(&me(), file, args, b"new").unwrap();
+    assert_eq!(std::fs::read(share.host("file")).unwrap(), b"new");
 }
 
 #[test]
