@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
-    RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, recv, sendmsg,
+    RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, recv, send, sendmsg,
     shutdown,
 };
 
@@ -35,11 +35,18 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The `vhost` crate can say the same, but waits for an answer as long as it takes: a front-end that
 /// gives none would hold up a thread of the pool for ever.
 #[derive(Debug)]
-pub(super) struct Channel(Arc<UnixStream>);
+pub(super) struct Channel {
+    socket: Arc<UnixStream>,
+    /// What nobody waits for and there was no room for yet. It goes before what is asked next.
+    left: Vec<u8>,
+}
 
 impl Channel {
     pub(super) const fn new(socket: Arc<UnixStream>) -> Self {
-        Self(socket)
+        Self {
+            socket,
+            left: Vec::new(),
+        }
     }
 
     pub(super) fn map(&mut self, offset: u64, mapped: &Mapped) -> io::Result<()> {
@@ -52,10 +59,14 @@ impl Channel {
         self.ask(SHMEM_UNMAP, [CACHE, 0, offset, len, 0], None)
     }
 
-    /// As [`unmap`](Self::unmap), without asking how it went.
-    pub(super) fn forget(&mut self, offset: u64, len: u64) -> io::Result<()> {
-        let message = message(SHMEM_UNMAP, VERSION, [CACHE, 0, offset, len, 0]);
-        self.or_end(|channel| channel.send(&message, None, Deadline::now()))
+    /// Says that nothing is to be at these offsets, for these lengths, without waiting for anybody: what
+    /// there is no room for is said before something else is asked.
+    pub(super) fn forget(&mut self, ranges: impl Iterator<Item = (u64, u64)>) -> io::Result<()> {
+        for (offset, len) in ranges {
+            let message = message(SHMEM_UNMAP, VERSION, [CACHE, 0, offset, len, 0]);
+            self.left.extend_from_slice(&message);
+        }
+        self.or_end(|channel| channel.send_left(None))
     }
 
     /// # Errors
@@ -69,6 +80,7 @@ impl Channel {
         let message = message(request, VERSION | NEED_REPLY, range);
         let refused = self.or_end(|channel| {
             let deadline = Deadline::now();
+            channel.send_left(Some(deadline))?;
             channel.send(&message, file, deadline)?;
             channel.receive(request, deadline)
         })?;
@@ -83,11 +95,26 @@ impl Channel {
         let done = act(self);
         if let Err(error) = &done {
             tracing::warn!(%error, "the front-end is asked for no more mappings");
-            if let Err(error) = shutdown(&self.0, Shutdown::Both) {
+            if let Err(error) = shutdown(&self.socket, Shutdown::Both) {
                 tracing::debug!(%error, "the back-end channel is closed already");
             }
         }
         done
+    }
+
+    /// Sends what is left, or of that what there is room for where nobody waits.
+    fn send_left(&mut self, deadline: Option<Deadline>) -> io::Result<()> {
+        while !self.left.is_empty() {
+            let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+            match (send(&self.socket, &self.left, flags), deadline) {
+                (Ok(sent), _) => drop(self.left.drain(..sent.min(self.left.len()))),
+                (Err(Errno::AGAIN), None) => break,
+                (Err(Errno::AGAIN), Some(deadline)) => self.wait(PollFlags::OUT, deadline)?,
+                (Err(Errno::INTR), _) => {}
+                (Err(errno), _) => return Err(errno.into()),
+            }
+        }
+        Ok(())
     }
 
     fn send(
@@ -105,7 +132,7 @@ impl Channel {
                 return Err(Errno::INVAL.into());
             }
             let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-            match sendmsg(&self.0, &[IoSlice::new(bytes)], &mut control, flags) {
+            match sendmsg(&self.socket, &[IoSlice::new(bytes)], &mut control, flags) {
                 Ok(sent) => {
                     bytes = bytes.get(sent..).unwrap_or_default();
                     file = None;
@@ -124,7 +151,7 @@ impl Channel {
         let mut there = 0;
         while there < answer.len() {
             let into = answer.get_mut(there..).unwrap_or_default();
-            match recv(&self.0, into, RecvFlags::DONTWAIT) {
+            match recv(&self.socket, into, RecvFlags::DONTWAIT) {
                 Ok((_, 0)) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok((_, count)) => there = there.saturating_add(count),
                 Err(Errno::AGAIN) => self.wait(PollFlags::IN, deadline)?,
@@ -141,7 +168,7 @@ impl Channel {
 
     fn wait(&self, flags: PollFlags, deadline: Deadline) -> io::Result<()> {
         let left = deadline.left()?;
-        match poll(&mut [PollFd::new(&self.0, flags)], Some(&left)) {
+        match poll(&mut [PollFd::new(&self.socket, flags)], Some(&left)) {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(errno) => Err(errno.into()),
         }

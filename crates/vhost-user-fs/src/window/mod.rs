@@ -228,11 +228,9 @@ impl Table {
         let Some(channel) = &mut self.channel else {
             return;
         };
-        for (&offset, mapped) in &mapped {
-            if let Err(error) = channel.forget(offset, mapped.len) {
-                tracing::warn!(%error, "the front-end is not told what is no longer mapped");
-                return;
-            }
+        let ranges = mapped.iter().map(|(&offset, mapped)| (offset, mapped.len));
+        if let Err(error) = channel.forget(ranges) {
+            tracing::warn!(%error, "the front-end is not told what is no longer mapped");
         }
     }
 

@@ -158,6 +158,46 @@ fn a_front_end_that_does_not_answer_is_not_waited_for_long() {
     assert!(window.map(file().as_fd(), mapping(0, page, 0)).is_err());
 }
 
+/// A front-end that waits for the answer to RESET_DEVICE need not look at the channel meanwhile.
+#[test]
+fn nobody_is_waited_for_when_nothing_is_to_be_mapped() {
+    const MAPPINGS: u64 = 8000;
+    let page = rustix::param::page_size() as u64;
+    let window = DaxWindow::new(MAPPINGS * page).unwrap();
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    window.attach(ours);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut bytes = [0; 52];
+            for _ in 0..MAPPINGS {
+                theirs.read_exact(&mut bytes).unwrap();
+                theirs.write_all(&says(9, 0)).unwrap();
+            }
+        });
+        for at in 0..MAPPINGS {
+            let mapping = mapping(at * page, page, 0);
+            window.map(file().as_fd(), mapping).unwrap();
+        }
+    });
+    let since = std::time::Instant::now();
+    window.clear();
+    let took = since.elapsed();
+    let mut front_end = theirs.try_clone().unwrap();
+    std::thread::spawn(move || {
+        let mut bytes = [0; 52];
+        while front_end.read_exact(&mut bytes).is_ok() {
+            let request = u32::from_ne_bytes(bytes[..4].try_into().unwrap());
+            let flags = u32::from_ne_bytes(bytes[4..8].try_into().unwrap());
+            if flags & NEED_REPLY != 0 {
+                front_end.write_all(&says(request, 0)).unwrap();
+            }
+        }
+    });
+    let mapped = window.map(file().as_fd(), mapping(0, page, 0));
+    assert!(took < Duration::from_secs(1), "{took:?}, then {mapped:?}");
+    mapped.unwrap();
+}
+
 #[test]
 fn a_window_is_of_whole_pages() {
     for size in [0, 1, 4095, u64::MAX] {
