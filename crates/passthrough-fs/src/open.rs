@@ -24,6 +24,9 @@ use crate::open_inodes::KeptOpen;
 use crate::pin::Pinned;
 use crate::undo::undo;
 
+/// How often a file is made, or opened where it is there, that somebody else removes in between.
+const MAX_ATTEMPTS: usize = 64;
+
 impl PassthroughFs {
     pub(crate) fn do_open(&self, cx: &Context<'_>, node: NodeId, args: &OpenIn) -> Result<Opened> {
         let inode = self.inode(cx, node)?;
@@ -63,28 +66,38 @@ impl PassthroughFs {
         let host_flags = self.creation_flags(args.flags)?;
         // With O_EXCL always: without, an existing FIFO or device node would be opened.
         let create = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let made = {
+        let make = || -> Result<_> {
             // Nothing is made of which the guest could not be told.
             let _room = (self.permit()?, self.permit()?);
             let _as_caller = self.assume(cx, args.umask)?;
             let mode = permissions(args.mode);
             let flags = host_flags | create;
-            self.with_descriptor(|| {
+            Ok(self.with_descriptor(|| {
                 rustix::fs::openat2(&dir, name.as_c_str(), flags, mode, RESOLVE)
-            })
+            }))
         };
-        self.names.remember(parent, name);
-        match made {
-            Ok(fd) => {
-                let stat = stat_fd(&fd)?;
-                let told = self.label_open(cx, &fd).and_then(|()| {
-                    self.adopt_created(&dir, Some(name.as_c_str()), fd, &stat, host_flags)
-                });
-                told.inspect_err(|error| undo(&dir, name, &stat, error))
+        for _ in 0..MAX_ATTEMPTS {
+            let made = make()?;
+            self.names.remember(parent, name);
+            match made {
+                Ok(fd) => {
+                    let stat = stat_fd(&fd)?;
+                    let told = self.label_open(cx, &fd).and_then(|()| {
+                        self.adopt_created(&dir, Some(name.as_c_str()), fd, &stat, host_flags)
+                    });
+                    return told.inspect_err(|error| undo(&dir, name, &stat, error));
+                }
+                Err(SysErrno::EXIST) if !is_exclusive(args) => {
+                    match self.open_existing(cx, &dir, name, args) {
+                        // Somebody else has removed it meanwhile.
+                        Err(Error::Errno(Errno::ENOENT)) => {}
+                        opened => return opened,
+                    }
+                }
+                Err(errno) => return Err(errno.into()),
             }
-            Err(SysErrno::EXIST) if !is_exclusive(args) => self.open_existing(cx, &dir, name, args),
-            Err(errno) => Err(errno.into()),
         }
+        Err(Errno::ENOENT.into())
     }
 
     pub(crate) fn do_tmpfile(

@@ -34,6 +34,35 @@ fn what_is_created_and_written_can_be_read() {
     share.release(file).unwrap();
 }
 
+/// As open(2) does for a process of the host, whoever else makes and removes the file.
+#[test]
+fn a_file_is_created_or_opened_however_often_the_host_removes_it() {
+    let share = Share::new();
+    let path = share.host("file");
+    let ending = std::sync::atomic::AtomicBool::new(false);
+    let results: Vec<_> = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !ending.load(std::sync::atomic::Ordering::Relaxed) {
+                let _ = std::fs::write(&path, "");
+                let _ = std::fs::remove_file(&path);
+            }
+        });
+        let results = (0..20_000)
+            .map(|_| {
+                let args = create_args(OFlags::RDWR, 0o100_644);
+                let (entry, opened) = share.create(&me(), "file", args)?;
+                share.release((entry.node, opened.handle))?;
+                share.fs.forget(entry.node, 1);
+                Ok(())
+            })
+            .collect();
+        ending.store(true, std::sync::atomic::Ordering::Relaxed);
+        results
+    });
+    let failed: Vec<Error> = results.into_iter().filter_map(Result::err).collect();
+    assert!(failed.is_empty(), "{}, as {:?}", failed.len(), failed[0]);
+}
+
 #[test]
 fn modes_are_exact_whatever_the_umask_of_the_process() {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
