@@ -230,8 +230,12 @@ fn run(processor: &mut VcpuFd, bus: &Bus, stop: &AtomicBool) -> Option<Said> {
             }
             Ok(VcpuExit::MmioRead(address, data)) => bus.pci.read_memory(address, data),
             Ok(VcpuExit::MmioWrite(address, data)) => bus.pci.write_memory(address, data),
-            // A triple fault, which resets a PC.
-            Ok(VcpuExit::Shutdown) => return Some(Said::Power(Power::Reset)),
+            // That resets a PC.
+            Ok(VcpuExit::Shutdown) => {
+                let place = processor.get_regs().map_or(0, |registers| registers.rip);
+                tracing::warn!("a processor of the guest broke down at {place:#x} (triple fault)");
+                return Some(Said::Power(Power::Reset));
+            }
             Ok(VcpuExit::MemoryFault { .. }) => missing = true,
             Ok(exit) => return Some(Said::Broken(format!("{exit:?}"))),
             Err(error) => match Errno::from_raw_os_error(error.errno()) {

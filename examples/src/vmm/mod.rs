@@ -83,7 +83,10 @@ fn run(options: &Options) -> Result<()> {
     lock(&vmm).resume()?;
     let ended = events.iter().find_map(|event| match event {
         Event::Quit | Event::Said(Said::Power(Power::Off)) => Some(Ok(())),
-        Event::Said(Said::Power(Power::Reset)) => lock(&vmm).reset().err().map(Err),
+        Event::Said(Said::Power(Power::Reset)) => {
+            tracing::info!("the machine begins anew");
+            lock(&vmm).reset().err().map(Err)
+        }
         Event::Said(Said::Broken(how)) => Some(Err(anyhow!(
             "a processor of the guest does not go on: {how}"
         ))),

@@ -7,6 +7,8 @@ STATE=$TMPDIR/vmm
 DATA=$STATE/data
 # The consoles of all VMMs.
 LOG=$STATE/console
+# How many bytes of them are from before the step that is done now.
+BEFORE=$STATE/before
 KERNEL=$(ls /boot/vmlinuz-*-cloud-amd64 | tail -n 1)
 # Seconds for what takes a few where nothing else is busy.
 PATIENCE=300
@@ -48,7 +50,7 @@ start_vmm_alone() {
 }
 
 start_vmm() {
-    : >"$LOG"
+    look_from_here
     "$PROGRAMS/vmm" --api-socket="$HERE/api.sock" "$@" <>"$HERE/typed" >>"$LOG" 2>>"$HERE/vmm.log" &
     echo $! >"$HERE/vmm.pid"
     wait_until 'VMM' ask status
@@ -68,7 +70,7 @@ type_line() {
 
 # Has the guest do a step of its script, to its end.
 inner_step() {
-    : >"$LOG"
+    look_from_here
     type_line "$1"
     wait_for "inner: ok $1"
 }
@@ -80,7 +82,13 @@ wait_for() {
 }
 
 says() {
-    grep -q "$1\|inner: FAILED" "$LOG"
+    tail -c +$(($(cat "$BEFORE") + 1)) "$LOG" | grep -q "$1\|inner: FAILED"
+}
+
+# What the guest said until now is not waited for.
+look_from_here() {
+    touch "$LOG"
+    stat -c %s "$LOG" >"$BEFORE"
 }
 
 wait_until() {
@@ -147,14 +155,14 @@ works() {
 # Nothing is done while the machine is paused, and all of it then.
 pauses_under_io() {
     inner_step 'rm -rf io'
-    : >"$LOG"
+    look_from_here
     type_line io
     wait_until 'first file' test -e "$DATA/io/2"
     ask pause
     is 'paused, root paused, data paused'
-    find "$DATA" -ls >"$STATE/before"
+    find "$DATA" -ls >"$STATE/files"
     sleep 2
-    find "$DATA" -ls | diff - "$STATE/before"
+    find "$DATA" -ls | diff - "$STATE/files"
     ask resume
     is 'running, root active, data active'
     wait_for 'inner: ok io'
@@ -202,7 +210,7 @@ goes_on_elsewhere() {
 }
 
 reboots() {
-    : >"$LOG"
+    look_from_here
     type_line reboot
     wait_for 'inner: ready'
     inner_step check
@@ -231,7 +239,7 @@ loses_a_daemon_under_io() {
 is_reset_without_a_daemon() {
     kill_daemon root
     wait_until 'failure' is 'running, root failed (no daemon), data failed'
-    : >"$LOG"
+    look_from_here
     ask reset
     wait_until 'boot' is 'running, root disconnected (no daemon), data active'
     start_daemon root --shared-dir=/ --readonly
