@@ -179,9 +179,7 @@ fn nobody_is_waited_for_when_nothing_is_to_be_mapped() {
             window.map(file().as_fd(), mapping).unwrap();
         }
     });
-    let since = std::time::Instant::now();
     window.clear();
-    let took = since.elapsed();
     let mut front_end = theirs.try_clone().unwrap();
     std::thread::spawn(move || {
         let mut bytes = [0; 52];
@@ -193,9 +191,8 @@ fn nobody_is_waited_for_when_nothing_is_to_be_mapped() {
             }
         }
     });
-    let mapped = window.map(file().as_fd(), mapping(0, page, 0));
-    assert!(took < Duration::from_secs(1), "{took:?}, then {mapped:?}");
-    mapped.unwrap();
+    // One that was waited for in vain would be asked for no mappings any more.
+    window.map(file().as_fd(), mapping(0, page, 0)).unwrap();
 }
 
 #[test]
