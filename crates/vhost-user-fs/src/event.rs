@@ -139,9 +139,9 @@ impl Signal {
 }
 
 /// Does `work`, which takes until other threads have signalled, and has none of them wait for a
-/// front-end for ever meanwhile.
-pub(crate) fn keep_going<T>(signals: &[&Signal], work: impl FnOnce() -> T) -> T {
-    if !signals.iter().any(|signal| signal.waits()) {
+/// front-end for ever meanwhile: `signals` are all that they may signal before they get to that.
+pub(crate) fn keep_going<T>(signals: &[Signal], work: impl FnOnce() -> T) -> T {
+    if !signals.iter().any(Signal::waits) {
         return work();
     }
     thread::scope(|scope| {
@@ -149,7 +149,7 @@ pub(crate) fn keep_going<T>(signals: &[&Signal], work: impl FnOnce() -> T) -> T 
         let helper = thread::Builder::new().name("virtio-fs-stop".to_owned());
         let helper = helper.spawn_scoped(scope, move || {
             while working.recv_timeout(LET_GO_INTERVAL) == Err(RecvTimeoutError::Timeout) {
-                signals.iter().for_each(|signal| signal.let_go());
+                signals.iter().for_each(Signal::let_go);
             }
         });
         if let Err(error) = helper {
@@ -198,8 +198,8 @@ impl Listened {
 
     /// Whether there is room for one more. Where there is none it is signalled already.
     ///
-    /// A front-end that fills it up right after that has the thread wait which serves its queue, and
-    /// nobody else: [`let_go`](Self::let_go) ends that where somebody waits for the thread.
+    /// A front-end that fills it up right after that has the thread wait which serves its queue, or
+    /// one of the pool: [`let_go`](Self::let_go) ends that where somebody waits for the thread.
     fn has_room(&self) -> bool {
         let mut events = [PollFd::new(&self.event, PollFlags::OUT)];
         let at_once = Timespec::default();
@@ -270,7 +270,7 @@ mod tests {
         signal.replace(Some(full())).unwrap();
         thread::scope(|scope| {
             let waiting = scope.spawn(|| wait_for_room(&signal));
-            keep_going(&[&signal], || waiting.join().unwrap());
+            keep_going(std::slice::from_ref(&signal), || waiting.join().unwrap());
         });
         let waiting = signal.0.load_full().unwrap();
         rustix::io::write(&waiting.event, &(u64::MAX - 2).to_ne_bytes()).unwrap();

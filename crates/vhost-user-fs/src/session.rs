@@ -103,7 +103,7 @@ impl Session {
             features: 0,
             protocol_features: 0,
             memory: MemoryTable::default(),
-            vrings: device.queues.iter().map(|_| Vring::default()).collect(),
+            vrings: Vring::all(device.queues.len()),
             log: Arc::default(),
             transfer: None,
             moved: vec![None; device.queues.len()],
@@ -278,8 +278,7 @@ impl VhostUserBackendReqHandlerMut for Session {
     /// Everything but the connection and the memory begins anew.
     fn reset_device(&mut self) -> VhostUserResult<()> {
         for vring in &mut self.vrings {
-            vring.stop();
-            *vring = Vring::default();
+            vring.reset();
         }
         self.features = 0;
         self.log.set_wanted(false);

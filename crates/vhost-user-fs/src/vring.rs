@@ -1,5 +1,6 @@
 use std::fs::File;
 use std::io;
+use std::iter;
 use std::sync::Arc;
 
 use virtio_fs_queue::{
@@ -19,7 +20,6 @@ use crate::memory::{Memory, SharedMemory};
 /// is to be served, ends that; then the next kick or enabling begins anew. So a ring is never
 /// served half set up. One that is not in the guest's memory, or is taken out of it, is served when
 /// it is there again.
-#[derive(Default)]
 pub(crate) struct Vring {
     size: u16,
     areas: Option<Areas>,
@@ -29,6 +29,8 @@ pub(crate) struct Vring {
     kick: Option<Kick>,
     call: Signal,
     error: Signal,
+    /// Those of all rings of the device.
+    signals: Arc<[Signal]>,
     worker: Option<Worker<SharedMemory>>,
     /// It would be served if it were in the guest's memory.
     awaits_memory: bool,
@@ -57,6 +59,42 @@ pub(crate) struct Surroundings<'a> {
 }
 
 impl Vring {
+    /// The rings of a device, none of them set up.
+    pub(crate) fn all(count: usize) -> Vec<Self> {
+        let own: Vec<[Signal; 2]> = iter::repeat_with(Default::default).take(count).collect();
+        let signals: Arc<[Signal]> = own.as_flattened().into();
+        own.into_iter()
+            .map(|[call, error]| Self::new(call, error, Arc::clone(&signals)))
+            .collect()
+    }
+
+    fn new(call: Signal, error: Signal, signals: Arc<[Signal]>) -> Self {
+        Self {
+            size: 0,
+            areas: None,
+            next_avail: 0,
+            enabled: false,
+            kick: None,
+            call,
+            error,
+            signals,
+            worker: None,
+            awaits_memory: false,
+        }
+    }
+
+    /// Ends serving, and forgets how it was set up.
+    pub(crate) fn reset(&mut self) {
+        self.stop();
+        self.call.clear();
+        self.error.clear();
+        *self = Self::new(
+            self.call.clone(),
+            self.error.clone(),
+            Arc::clone(&self.signals),
+        );
+    }
+
     /// Sets the number of descriptors.
     pub(crate) fn set_size(&mut self, size: u16) {
         if self.size != size {
@@ -127,7 +165,7 @@ impl Vring {
         let first = self.call.replace(event)?;
         if first && self.worker.is_some() {
             // What was done before could not be told.
-            event::keep_going(&[&self.call], || self.call.signal());
+            event::keep_going(&self.signals, || self.call.signal());
         }
         Ok(())
     }
@@ -179,10 +217,13 @@ impl Vring {
     }
 
     /// Ends serving, waits for what is in flight, and remembers where to go on.
+    ///
+    /// What is in flight may be behind requests of other rings in the pool, so that the signals of
+    /// these are waited for, too.
     pub(crate) fn stop(&mut self) {
         self.awaits_memory = false;
         if let Some(worker) = self.worker.take() {
-            let stopped = event::keep_going(&[&self.call, &self.error], || worker.stop());
+            let stopped = event::keep_going(&self.signals, || worker.stop());
             self.next_avail = stopped.next_avail;
         }
     }

@@ -12,9 +12,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::*;
+use fuse_fs::{Blocking, Outcome, PayloadSink, PayloadSource, Serve};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::{ReadWriteFlags, preadv2};
 use vhost::VhostBackend;
+use vhost::vhost_user::{Frontend, VhostUserFrontend};
+use vhost_user_fs::BackendConfig;
 use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 use zerocopy::IntoBytes;
@@ -240,4 +243,76 @@ fn a_front_end_that_freezes_its_queue_does_not_keep_the_daemon_from_ending() {
             scope.spawn(move || end(replace));
         }
     });
+}
+
+/// Leaves every request to the pool, and has its thread wait there for room in the front-end's event,
+/// as where the front-end leaves none between the device's look for some and its write.
+struct Frozen {
+    call: Arc<OwnedFd>,
+    begun: AtomicUsize,
+}
+
+impl Serve for Frozen {
+    fn serve(
+        &self,
+        message: &[u8],
+        _: &mut dyn PayloadSource,
+        _: Option<&mut dyn PayloadSink>,
+        reply: &mut [u8],
+        blocking: Blocking,
+    ) -> Outcome {
+        if blocking == Blocking::Forbidden {
+            return Outcome::WouldBlock;
+        }
+        self.begun.fetch_add(1, Ordering::SeqCst);
+        rustix::io::write(&self.call, 1u64.as_bytes()).unwrap();
+        succeed(message, reply)
+    }
+
+    fn reset(&self) {}
+}
+
+/// What is in flight there may have to wait for the thread that is frozen.
+#[test]
+fn a_queue_that_is_frozen_does_not_keep_another_one_from_ending() {
+    let ways: [fn(&mut Frontend); 3] = [
+        |frontend| assert_eq!(frontend.get_vring_base(1).unwrap(), 1),
+        |frontend| frontend.reset_device().unwrap(),
+        |_| {},
+    ];
+    for end in ways {
+        let call = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).unwrap());
+        let filesystem = Arc::new(Frozen {
+            call: Arc::clone(&call),
+            begun: AtomicUsize::new(0),
+        });
+        let running = Running::start(BackendConfig {
+            request_queues: Some(2),
+            ..config(Arc::clone(&filesystem) as Arc<dyn Serve>)
+        });
+        let offloaded = |queue: usize| running.backend.counts()[queue].offloaded;
+        let (mut frontend, stream) = running.negotiate_raw();
+        let mut guest = Guest::new();
+        guest.give_memory(&frontend);
+        guest.base = 0x8000;
+        guest.set_up(&mut frontend, 2, 0);
+        let body = 2u64;
+        assert!(tell(
+            &stream,
+            SET_VRING_CALL,
+            body.as_bytes(),
+            &[call.as_raw_fd()]
+        ));
+        rustix::io::write(&call, (u64::MAX - 1).as_bytes()).unwrap();
+        guest.offer();
+        eventually(|| filesystem.begun.load(Ordering::SeqCst) == 1);
+        guest.base = 0;
+        guest.set_up(&mut frontend, 1, 0);
+        guest.offer();
+        eventually(|| offloaded(1) == 1);
+        end(&mut frontend);
+        drop((frontend, stream));
+        running.stop.stop();
+        running.join();
+    }
 }
