@@ -97,7 +97,10 @@ impl<AS: GuestSpace, M: GuestMemoryBackend> Round<'_, '_, AS, M> {
         });
         match polled {
             Polled::Found(pending) => {
-                stats.count_poll_with_result();
+                // That the queue has to end is no result.
+                if matches!(pending, Ok(1..)) {
+                    stats.count_poll_with_result();
+                }
                 pending
             }
             Polled::Nothing => {

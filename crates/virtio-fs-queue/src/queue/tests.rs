@@ -76,6 +76,30 @@ fn what_comes_during_a_poll_needs_no_kick_and_stopping_ends_it() {
 }
 
 #[test]
+fn a_poll_that_is_ended_is_none_with_a_result_nor_in_vain() {
+    let stop: fn(&Rig<Arc<Memory>>) = |rig| {
+        rig.queue.stop();
+    };
+    let break_ring: fn(&Rig<Arc<Memory>>) = |rig| rig.put(AVAIL + 2, &1000u16.to_le_bytes());
+    for (end, drained) in [(stop, Drained::Stopped), (break_ring, Drained::Broken)] {
+        let mut rig = polling(Arc::new(memory()), config(16), Echo, FOR_EVER);
+        let sent = request(1, b"");
+        rig.put(REQUEST, &sent);
+        rig.offer_chain(0, &[readable(REQUEST, sent.len()), writable(REPLY, 64)]);
+        let queue = Arc::clone(&rig.queue);
+        let device = thread::spawn(move || queue.drain());
+        // Behind this it polls.
+        while rig.interrupts() == 0 {
+            thread::yield_now();
+        }
+        end(&rig);
+        assert_eq!(device.join().unwrap(), drained);
+        let counts = rig.counts();
+        assert_eq!((counts.polls_in_vain, counts.polls_with_result), (0, 0));
+    }
+}
+
+#[test]
 fn what_comes_during_a_poll_may_be_in_memory_that_was_added_meanwhile() {
     let space = GuestMemoryAtomic::new(memory());
     let mut rig = polling(space.clone(), config(16), Echo, FOR_EVER);
