@@ -297,6 +297,10 @@ impl VhostUserBackendReqHandlerMut for Session {
         if features & !FEATURES != 0 {
             return Err(Refusal::Features(features & !FEATURES).into());
         }
+        let enables = features & PROTOCOL_FEATURES == 0;
+        if enables {
+            self.wait_for_state()?;
+        }
         let changed = self.features ^ features;
         self.features = features;
         if changed & (EVENT_IDX | INDIRECT_DESC) != 0 {
@@ -304,7 +308,7 @@ impl VhostUserBackendReqHandlerMut for Session {
         }
         self.log.set_wanted(features & LOG_ALL != 0);
         self.log.check(self.memory.end()).map_err(refused)?;
-        if features & PROTOCOL_FEATURES == 0 {
+        if enables {
             self.with_all_vrings(|vring, around| vring.set_enabled(true, around))?;
         }
         Ok(())

@@ -14,6 +14,7 @@ use vhost::vhost_user::message::{
     VhostTransferStateDirection as Direction, VhostUserProtocolFeatures,
 };
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo};
+use zerocopy::IntoBytes;
 
 #[test]
 fn a_state_goes_from_one_device_to_another() {
@@ -109,6 +110,30 @@ fn queues_are_not_served_meanwhile() {
     frontend.set_vring_call(1, &guest.call).unwrap();
     guest.set_up(&mut frontend, 1, 2);
     guest.ask();
+}
+
+/// A front-end that agrees to no protocol features has all of its queues enabled by that.
+#[test]
+fn agreeing_to_features_has_no_queue_served_meanwhile() {
+    const SET_FEATURES: u32 = 2;
+    const PROTOCOL_FEATURES: u64 = 1 << 30;
+    let running = Running::start(config(Stateful::with(b"")));
+    for ends in [false, true] {
+        let (mut frontend, stream) = running.negotiate_raw();
+        let features = frontend.get_features().unwrap() & !PROTOCOL_FEATURES;
+        let guest = Guest::new();
+        guest.give_memory(&frontend);
+        guest.set_up(&mut frontend, 1, 0);
+        frontend.set_vring_enable(1, false).unwrap();
+        let (from, to) = io::pipe().unwrap();
+        begin(&frontend, Direction::LOAD, from).unwrap();
+        let to = (!ends).then_some(to);
+        assert_eq!(tell(&stream, SET_FEATURES, features.as_bytes(), &[]), ends);
+        drop(to);
+        if ends {
+            guest.ask();
+        }
+    }
 }
 
 #[test]
