@@ -408,6 +408,29 @@ fn locks_are_taken_again() {
     }
 }
 
+/// It was given up to ask for the other one (flock(2)).
+#[test]
+fn a_lock_that_was_lost_for_another_one_is_not_taken_again() {
+    const READ: u32 = 0;
+    const WRITE: u32 = 1;
+    let locking = |config: Config| config.extras(Extras::FLOCK);
+    let here = Share::with(locking);
+    here.init(InitFlags::all());
+    let file = here.file("file", b"content", RDWR);
+    let host = std::fs::File::open(here.host("file")).unwrap();
+    let unlocked = save(&here.fs);
+    lock(&here.fs, file, 1, READ, true).unwrap();
+    assert_ne!(save(&here.fs), unlocked);
+    host.lock_shared().unwrap();
+    assert_eq!(errno(lock(&here.fs, file, 1, WRITE, true)), Errno::EAGAIN);
+    host.try_lock().unwrap();
+    assert_eq!(save(&here.fs), unlocked);
+
+    let there = here.again(locking);
+    there.init(InitFlags::all());
+    load(&there.fs, &save(&here.fs)).unwrap();
+}
+
 /// Two directories as one.
 fn exports(names: [&CStr; 2], shares: [&Share; 2]) -> Session<Exports> {
     let share = |share: &Share| share.again(|config| config).fs;

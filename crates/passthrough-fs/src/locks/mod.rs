@@ -180,7 +180,12 @@ impl PassthroughFs {
         self.attempt(cx, id, wait, || {
             match rustix::fs::flock(&file.fd, operation) {
                 Ok(()) => Ok(Attempt::Done),
-                Err(SysErrno::WOULDBLOCK) => Ok(Attempt::Conflict),
+                Err(SysErrno::WOULDBLOCK) => {
+                    // The one that it had was given up first (flock(2)). Nobody need be told: who is
+                    // in the way here is in the way of all whom that one kept waiting.
+                    file.flock.set(None);
+                    Ok(Attempt::Conflict)
+                }
                 Err(errno) => Err(errno.into()),
             }
         })?;
