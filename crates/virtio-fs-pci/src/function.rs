@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use virtio_fs_device::{
-    Activation, Device, Event, GuestSpace, QueueSetup, RingAddresses, SavedState, Tag,
+    Activation, Device, Event, GuestSpace, Interrupt as _, QueueSetup, RingAddresses, SavedState,
+    Tag,
 };
 use vm_memory::GuestAddress;
 
@@ -405,10 +406,12 @@ impl<M: GuestSpace, H: Host> Function<M, H> {
         (offset < MEMORY_LEN as usize).then_some(offset)
     }
 
-    /// Tells the driver that only a reset helps.
+    /// Tells the driver that only a reset helps; one that is ready by an interrupt, too (virtio 1.2,
+    /// section 2.1.2).
     fn fail(&mut self, what: &str, error: &dyn std::error::Error) {
         self.complain(what, error);
         self.registers.fail();
+        self.interrupts.signal_needs_reset();
     }
 
     fn complain(&mut self, what: &str, error: &dyn std::error::Error) {

@@ -245,6 +245,30 @@ fn driver_is_told_what_it_has_lost() {
     assert_eq!(driver.status(), 3);
 }
 
+/// A driver that is ready does not look at the status again unless it is interrupted for that (virtio
+/// 1.2, section 2.1.2).
+#[test]
+fn driver_is_interrupted_where_the_device_does_not_start() {
+    let (device, vmm) = (device(1), Vmm::default());
+    let memory = Arc::new(connection(0).guest_memory().unwrap());
+    let bus = TestBus::new(vec![function(&device, &memory, &vmm)]).unwrap();
+    let driver = Driver::probe(&Arc::new(bus));
+    driver.bus.write_memory(driver.table + 12, &[0; 4]);
+    driver.set_config(driver.msix, 1 << 31);
+    driver.write(STATUS, &[3]);
+    driver.write(8, &1_u32.to_le_bytes());
+    driver.write(12, &1_u32.to_le_bytes());
+    driver.write(STATUS, &[11]);
+    driver.write(0x10, &[0, 0]);
+    driver.write(0x16, &[1, 0]);
+    // Nowhere in the memory.
+    driver.write_u64(0x20, 1 << 60);
+    driver.write(0x1c, &[1, 0]);
+    driver.write(STATUS, &[OK]);
+    assert_eq!(driver.status(), OK | NEEDS_RESET);
+    assert_eq!(vmm.told().vectors[&0].0.read().unwrap(), 1);
+}
+
 #[test]
 fn machine_goes_on_elsewhere() {
     let (first, vmm) = (device(2), Vmm::default());
