@@ -114,7 +114,9 @@
 //!
 //! # What is not there
 //! Interrupts by lines (INTx), the legacy interface of virtio before 1.0, PCI Express capabilities,
-//! hot-plug, resets of single queues (`VIRTIO_F_RING_RESET`), and power management.
+//! hot-plug, resets of single queues (`VIRTIO_F_RING_RESET`), and power management. Queues and their
+//! vectors are what they are when the driver says that it is ready: what it enables or assigns later
+//! has no effect before the next reset.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(

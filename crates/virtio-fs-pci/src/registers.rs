@@ -163,9 +163,11 @@ impl Registers {
         }
         let now = &mut self.driver.status;
         let new = status & !*now;
+        let settled = *now & FEATURES_OK != 0;
         // The driver only ever sets bits, and only the device sets that it needs a reset.
         *now |= status & !NEEDS_RESET;
-        if *now & FEATURES_OK == 0 {
+        // Nor is a driver ready before it can know whether its features were taken.
+        if !settled {
             *now &= !DRIVER_OK;
         }
         match *now & new {
@@ -349,6 +351,14 @@ mod tests {
     }
 
     #[test]
+    fn no_driver_is_ready_before_its_features_are_settled() {
+        let mut registers = registers();
+        assert_eq!(set_status(&mut registers, 15), Some(Request::Negotiate));
+        assert_eq!(read(&registers, STATUS), [11]);
+        assert_eq!(set_status(&mut registers, 15), Some(Request::Activate));
+    }
+
+    #[test]
     fn no_driver_is_ready_whose_features_are_refused() {
         let mut registers = registers();
         assert_eq!(set_status(&mut registers, 11), Some(Request::Negotiate));
@@ -364,6 +374,7 @@ mod tests {
         write(&mut registers, QUEUE_SELECT, 1, 2);
         write(&mut registers, QUEUE_VECTOR, 2, 2);
         write(&mut registers, QUEUE_ENABLE, 1, 2);
+        set_status(&mut registers, 11);
         set_status(&mut registers, 15);
         registers.fail();
         assert_eq!(read(&registers, STATUS), [15 | NEEDS_RESET]);
