@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use anyhow::{Context as _, Result};
 use fuse_fs::Session;
 use passthrough_fs::{Config, NewError, PassthroughFs};
-use virtio_fs_device::{Device, DeviceConfig, InProcess, ReservedWindow, State, VhostUser};
+use virtio_fs_device::{Device, DeviceConfig, Error, InProcess, ReservedWindow, State, VhostUser};
 use virtio_fs_pci::WindowMemory;
 use vm_memory::GuestMemoryMmap;
 
@@ -93,11 +93,14 @@ impl FsDevice {
     }
 
     /// Goes on, unless it does: the last time, it may have been another device that could not.
-    pub(super) fn resume(&self) -> Result<(), virtio_fs_device::Error> {
-        let mut device = self.lock();
-        match device.state() {
-            State::Active => Ok(()),
-            _ => device.resume(),
+    pub(super) fn resume(&self) -> Result<(), Error> {
+        match self.lock().resume() {
+            // That is so, or will be when its daemon is there.
+            Err(Error::WrongState {
+                state: State::Active,
+                ..
+            }) => Ok(()),
+            resumed => resumed,
         }
     }
 }

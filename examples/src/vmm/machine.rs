@@ -61,15 +61,17 @@ pub(super) struct Parts {
     pub(super) windows: Range<u64>,
     /// The serial port of the machine that there is.
     pub(super) serial: Arc<Mutex<Option<Port>>>,
-    /// Called by the processors' threads.
-    pub(super) say: Arc<dyn Fn(Said) + Send + Sync>,
+    /// Called by the processors' threads, with the number of their machine.
+    pub(super) say: Arc<dyn Fn(u64, Said) + Send + Sync>,
 }
 
 /// A machine. Its processors stand still until they are [resumed](Self::resume).
 pub(super) struct Machine {
     vm: Arc<Vm>,
     bus: Arc<Bus>,
-    say: Arc<dyn Fn(Said) + Send + Sync>,
+    say: Arc<dyn Fn(u64, Said) + Send + Sync>,
+    /// What tells it from the machines before it.
+    number: u64,
     /// Those that stand still, and those that run.
     processors: Vec<VcpuFd>,
     threads: Vec<JoinHandle<VcpuFd>>,
@@ -79,8 +81,9 @@ pub(super) struct Machine {
 
 impl Machine {
     /// A machine that begins with its kernel.
-    pub(super) fn new(parts: &Parts) -> Result<Self> {
-        let machine = Self::assemble(parts, &PortState::default())?;
+    pub(super) fn new(parts: &Parts, number: u64) -> Result<Self> {
+        let machine = Self::assemble(parts, number)?;
+        *lock(&parts.serial) = Some(serial::new(&machine.vm, &PortState::default())?);
         let entry = boot::load(parts.memory, &parts.windows, &parts.design)?;
         let first = machine.processors.first().context("no processor")?;
         processor::begin(first, entry).context("KVM cannot set a processor's registers")?;
@@ -88,8 +91,8 @@ impl Machine {
     }
 
     /// A machine that goes on where one was saved, with the memory that it had.
-    pub(super) fn restored(parts: &Parts, state: MachineState) -> Result<Self> {
-        let machine = Self::assemble(parts, &state.serial)?;
+    pub(super) fn restored(parts: &Parts, number: u64, state: MachineState) -> Result<Self> {
+        let machine = Self::assemble(parts, number)?;
         let processors = machine.processors.iter().zip(&state.processors);
         ensure!(
             machine.processors.len() == state.processors.len(),
@@ -102,6 +105,8 @@ impl Machine {
             restored.context("KVM cannot restore a processor")?;
         }
         machine.bus.pci.restore(state.pci)?;
+        // It interrupts for what was typed, which the interrupt controllers forget when they are restored.
+        *lock(&parts.serial) = Some(serial::new(&machine.vm, &state.serial)?);
         Ok(machine)
     }
 
@@ -117,9 +122,10 @@ impl Machine {
                 Arc::clone(&self.stop),
                 Arc::clone(&self.say),
             );
+            let number = self.number;
             let run = move || {
                 if let Some(said) = run(&mut processor, &bus, &stop) {
-                    say(said);
+                    say(number, said);
                 }
                 processor
             };
@@ -128,7 +134,9 @@ impl Machine {
                 .spawn(run)
             {
                 Ok(thread) => self.threads.push(thread),
-                Err(error) => (self.say)(Said::Broken(format!("it has no thread: {error}"))),
+                Err(error) => {
+                    (self.say)(number, Said::Broken(format!("it has no thread: {error}")));
+                }
             }
         }
     }
@@ -151,24 +159,25 @@ impl Machine {
 
     /// What there is to save while it is paused, and the devices are.
     pub(super) fn state(&self, parts: &Parts) -> Result<MachineState> {
+        // What is typed meanwhile would interrupt processors whose state is taken already.
+        let serial = lock(&parts.serial);
         let processors = self.processors.iter();
         let processors = processors.map(|it| processor::state(&parts.kvm, it));
         let processors = processors.collect::<Result<_, _>>();
-        let serial = lock(&parts.serial).as_ref().map(Port::state);
         Ok(MachineState {
             processors: processors.context("KVM cannot tell the state of a processor")?,
             vm: self
                 .vm
                 .state()
                 .context("KVM cannot tell the state of the machine")?,
-            serial: PortState(serial.unwrap_or_default()),
+            serial: PortState(serial.as_ref().map(Port::state).unwrap_or_default()),
             pci: self.bus.pci.save()?,
         })
     }
 
-    fn assemble(parts: &Parts, serial: &PortState) -> Result<Self> {
+    /// Lacks the serial port.
+    fn assemble(parts: &Parts, number: u64) -> Result<Self> {
         let vm = Arc::new(Vm::new(&parts.kvm, &parts.memory.mapped)?);
-        *lock(&parts.serial) = Some(serial::new(&vm, serial)?);
         let registers = Function::<&GuestMemoryMmap, DeviceHost>::REGISTERS_LEN;
         let addresses = (layout::PCI_WINDOW..).step_by(registers as usize);
         let devices = (0..).zip(&parts.devices).zip(addresses);
@@ -201,6 +210,7 @@ impl Machine {
             threads: Vec::new(),
             stop: Arc::default(),
             say: Arc::clone(&parts.say),
+            number,
             bus: Arc::new(Bus {
                 serial: Arc::clone(&parts.serial),
                 pci,
@@ -217,9 +227,14 @@ impl Drop for Machine {
 }
 
 /// Runs a processor until it is to stop, or says something.
+///
+/// An instruction that was answered is completed by entering once more, and may need another answer:
+/// so a processor stops where KVM says that nothing is left to be done.
 fn run(processor: &mut VcpuFd, bus: &Bus, stop: &AtomicBool) -> Option<Said> {
     let mut patience = Patience::new();
-    while !stop.load(Ordering::Acquire) {
+    loop {
+        let stopping = stop.load(Ordering::Acquire);
+        processor.set_kvm_immediate_exit(stopping.into());
         let mut missing = false;
         match processor.run() {
             Ok(VcpuExit::IoIn(port, data)) => bus.read_port(port, data),
@@ -232,13 +247,13 @@ fn run(processor: &mut VcpuFd, bus: &Bus, stop: &AtomicBool) -> Option<Said> {
             Ok(VcpuExit::MmioWrite(address, data)) => bus.pci.write_memory(address, data),
             // That resets a PC.
             Ok(VcpuExit::Shutdown) => {
-                let place = processor.get_regs().map_or(0, |registers| registers.rip);
-                tracing::warn!("a processor of the guest broke down at {place:#x} (triple fault)");
+                tracing::warn!("a processor of the guest broke down (triple fault)");
                 return Some(Said::Power(Power::Reset));
             }
             Ok(VcpuExit::MemoryFault { .. }) => missing = true,
             Ok(exit) => return Some(Said::Broken(format!("{exit:?}"))),
             Err(error) => match Errno::from_raw_os_error(error.errno()) {
+                Errno::INTR if stopping => return None,
                 Errno::INTR | Errno::AGAIN => {}
                 Errno::FAULT => missing = true,
                 _ => return Some(Said::Broken(error.to_string())),
@@ -249,11 +264,6 @@ fn run(processor: &mut VcpuFd, bus: &Bus, stop: &AtomicBool) -> Option<Said> {
             return Some(Said::Broken(why.to_owned()));
         }
     }
-    // The instruction that was answered last is completed by entering once more.
-    processor.set_kvm_immediate_exit(1);
-    let _ = processor.run();
-    processor.set_kvm_immediate_exit(0);
-    None
 }
 
 extern "C" fn on_signal(_: c_int, _: *mut siginfo_t, _: *mut c_void) {}

@@ -37,7 +37,8 @@ use snapshot::Snapshot;
 
 /// What the main thread waits for.
 enum Event {
-    Said(Said),
+    /// The machine of this number has said something.
+    Said(u64, Said),
     /// Somebody has asked for the end.
     Quit,
 }
@@ -82,14 +83,8 @@ fn run(options: &Options) -> Result<()> {
     serial::read_input(Arc::clone(&lock(&vmm).parts.serial)).context("no thread")?;
     lock(&vmm).resume()?;
     let ended = events.iter().find_map(|event| match event {
-        Event::Quit | Event::Said(Said::Power(Power::Off)) => Some(Ok(())),
-        Event::Said(Said::Power(Power::Reset)) => {
-            tracing::info!("the machine begins anew");
-            lock(&vmm).reset().err().map(Err)
-        }
-        Event::Said(Said::Broken(how)) => Some(Err(anyhow!(
-            "a processor of the guest does not go on: {how}"
-        ))),
+        Event::Quit => Some(Ok(())),
+        Event::Said(number, said) => lock(&vmm).hear(number, said),
     });
     // The processors stop before what they reach does.
     lock(&vmm).machine = None;
@@ -101,7 +96,11 @@ fn run(options: &Options) -> Result<()> {
 struct Vmm {
     parts: Parts,
     machine: Option<Machine>,
+    /// The number of the machine that was made last.
+    number: u64,
     paused: bool,
+    /// What the machine said before it was paused, and comes about when it goes on.
+    unheard: Option<Said>,
 }
 
 impl Vmm {
@@ -131,16 +130,18 @@ impl Vmm {
             devices,
             windows,
             serial: Arc::default(),
-            say: Arc::new(move |it| send(&sender, Event::Said(it))),
+            say: Arc::new(move |number, it| send(&sender, Event::Said(number, it))),
         };
         let mut vmm = Self {
             parts,
             machine: None,
+            number: 0,
             paused: true,
+            unheard: None,
         };
         match saved {
             Some((snapshot, file)) => vmm.load(snapshot, &file)?,
-            None => vmm.machine = Some(Machine::new(&vmm.parts)?),
+            None => vmm.machine = Some(Machine::new(&vmm.parts, vmm.number)?),
         }
         Ok(vmm)
     }
@@ -173,21 +174,48 @@ impl Vmm {
         machine.to_owned() + &devices.collect::<String>()
     }
 
+    /// Does what the machine `number` has said; nothing, where there is another one by now. Returns how
+    /// the program ends, where it does.
+    fn hear(&mut self, number: u64, said: Said) -> Option<Result<()>> {
+        if number != self.number {
+            return None;
+        }
+        if self.paused {
+            self.unheard.get_or_insert(said);
+            return None;
+        }
+        match said {
+            Said::Power(Power::Off) => Some(Ok(())),
+            Said::Power(Power::Reset) => {
+                tracing::info!("the machine begins anew");
+                self.reset().err().map(Err)
+            }
+            Said::Broken(how) => Some(Err(anyhow!(
+                "a processor of the guest does not go on: {how}"
+            ))),
+        }
+    }
+
     /// First what makes requests, then what serves them.
     fn pause(&mut self) -> Result<()> {
         if !self.paused {
             self.machine.iter_mut().for_each(Machine::pause);
             self.paused = true;
-            self.each_device(|device| device.lock().pause())?;
+            each_device(&self.parts, |device| device.lock().pause())?;
         }
         Ok(())
     }
 
     fn resume(&mut self) -> Result<()> {
         if self.paused {
-            self.each_device(FsDevice::resume)?;
-            self.machine.iter_mut().for_each(Machine::resume);
+            let machine = self.machine.as_mut();
+            let machine = machine.context("there is no machine; \"reset\" makes one")?;
+            each_device(&self.parts, FsDevice::resume)?;
             self.paused = false;
+            match self.unheard.take() {
+                Some(said) => (self.parts.say)(self.number, said),
+                None => machine.resume(),
+            }
         }
         Ok(())
     }
@@ -195,7 +223,9 @@ impl Vmm {
     /// Makes a new machine of the same parts.
     fn reset(&mut self) -> Result<()> {
         self.take_apart()?;
-        self.machine.insert(Machine::new(&self.parts)?).resume();
+        self.machine
+            .insert(Machine::new(&self.parts, self.number)?)
+            .resume();
         self.paused = false;
         Ok(())
     }
@@ -219,8 +249,10 @@ impl Vmm {
     /// Leaves parts that a machine can be made of.
     fn take_apart(&mut self) -> Result<()> {
         self.machine = None;
+        self.number += 1;
+        self.unheard = None;
         self.paused = true;
-        self.each_device(|device| device.lock().reset())
+        each_device(&self.parts, |device| device.lock().reset())
     }
 
     /// Makes the machine that was saved of parts that are as new.
@@ -228,12 +260,23 @@ impl Vmm {
         let memory_size = self.parts.design.memory_size;
         let copied = snapshot::copy_data(file, &self.parts.memory.file, memory_size);
         copied.context("cannot read the memory in the snapshot")?;
-        self.parts.design = snapshot.design;
-        self.machine = Some(Machine::restored(&self.parts, snapshot.machine)?);
+        let own = std::mem::replace(&mut self.parts.design, snapshot.design);
+        match Machine::restored(&self.parts, self.number, snapshot.machine) {
+            Ok(machine) => self.machine = Some(machine),
+            Err(error) => {
+                // What a reset makes is what there was before.
+                self.parts.design = own;
+                return Err(error);
+            }
+        }
         Ok(())
     }
 
     fn snapshot(&self, path: &Path) -> Result<()> {
+        ensure!(
+            self.unheard.is_none(),
+            "the guest has just reset or switched off its machine"
+        );
         let machine = self.machine.as_ref().filter(|_| self.paused);
         let snapshot = Snapshot {
             design: self.parts.design.clone(),
@@ -243,17 +286,18 @@ impl Vmm {
         };
         snapshot::write(path, &snapshot, &self.parts.memory.file)
     }
+}
 
-    /// Calls `call` for all of them, also after one for which it fails.
-    fn each_device(
-        &self,
-        call: impl Fn(&FsDevice) -> Result<(), virtio_fs_device::Error>,
-    ) -> Result<()> {
-        let each = self.parts.devices.iter().map(|device| {
-            call(device).with_context(|| format!("the device {}", device.lock().tag()))
-        });
-        each.fold(Ok(()), Result::and)
-    }
+/// Calls `call` for all of them, also after one for which it fails.
+fn each_device(
+    parts: &Parts,
+    call: impl Fn(&FsDevice) -> Result<(), virtio_fs_device::Error>,
+) -> Result<()> {
+    let each = parts
+        .devices
+        .iter()
+        .map(|device| call(device).with_context(|| format!("the device {}", device.lock().tag())));
+    each.fold(Ok(()), Result::and)
 }
 
 fn send(events: &Sender<Event>, event: Event) {
