@@ -4,7 +4,8 @@
 //! It needs KVM, which a guest in QEMU has by nested virtualization, in software as all else: so
 //! there are two Linux, one in the other. Needs what `guest.rs` needs, and takes some four minutes.
 //! QEMU was seen to reset the machine in the midst of it, without a word of its kernel's: then all steps
-//! are done again from the first.
+//! are done again from the first. The inner machine was seen to begin anew in the same way, for which
+//! a triple fault is the likely reason: where that is so, the test is run again (see `emulated`).
 
 #![forbid(unsafe_code)]
 

@@ -170,7 +170,7 @@ impl Drop for Guest {
         let errors = self.errors.lines();
         errors.iter().for_each(|line| eprintln!("{line}"));
         if let Ok(status) = status {
-            emulator::ended(status, &errors);
+            emulator::ended(status, &errors, &self.console.lines());
         }
     }
 }

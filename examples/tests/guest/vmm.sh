@@ -317,5 +317,8 @@ in_turn() {
 if [ $# -gt 0 ]; then
     "$@"
 else
-    in_turn
+    in_turn || {
+        cat "$STATE"/*/vmm.log
+        false
+    }
 fi
