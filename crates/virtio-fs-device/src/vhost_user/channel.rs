@@ -14,7 +14,7 @@ use rustix::net::{
 };
 
 use super::monitor::timespec;
-use super::wire::{HEADER, MAX_REPLY, Message, ReplyHeader, Request};
+use super::wire::{HEADER, Message, ReplyHeader, Request};
 use crate::{During, Error, Event, State};
 
 /// A connection to a daemon: one message at a time, each with a deadline.
@@ -43,11 +43,12 @@ pub(super) struct Deadline {
 #[derive(Debug)]
 pub(super) struct Reply {
     request: Request,
+    /// As long as it [has to be](Request::is_answered_by).
     pub(super) body: Vec<u8>,
     pub(super) files: Vec<OwnedFd>,
 }
 
-/// Most descriptors that come with a reply; more are closed by the kernel.
+/// Most descriptors that come with a reply. The kernel hands over as many with each piece of it.
 const MAX_FILES: usize = 1;
 /// Most descriptors that go with a message: one for each region of a memory table.
 const MAX_SENT: usize = 8;
@@ -184,7 +185,7 @@ impl Channel {
         if !self.acknowledges {
             return Ok(());
         }
-        let body = self.receive(message, deadline)?.exactly(8, deadline)?;
+        let body = self.receive(message, deadline)?.alone(deadline)?;
         match body.iter().all(|&byte| byte == 0) {
             true => Ok(()),
             false => Err(deadline.refused()),
@@ -261,8 +262,8 @@ impl Channel {
             return Err(deadline.broken("the answer is to something else"));
         }
         let size = usize::try_from(header.size).unwrap_or(usize::MAX);
-        if size > MAX_REPLY {
-            return Err(deadline.broken("the answer is too long"));
+        if !message.request.is_answered_by(size) {
+            return Err(deadline.broken("the answer has another length"));
         }
         let mut body = vec![0; size];
         self.fill(&mut body, &mut files, deadline)?;
@@ -292,6 +293,9 @@ impl Channel {
                 if let RecvAncillaryMessage::ScmRights(descriptors) = message {
                     files.extend(descriptors);
                 }
+            }
+            if files.len() > MAX_FILES {
+                return Err(deadline.broken("more than one descriptor came with the answer"));
             }
             match received.map(|message| message.bytes) {
                 Ok(0) => return Err(deadline.gone()),
@@ -338,15 +342,66 @@ impl Channel {
 }
 
 impl Reply {
-    /// The body, which has to have so many bytes, with no descriptor beside it.
-    pub(super) fn exactly(self, len: usize, deadline: Deadline) -> Result<Vec<u8>, Error> {
-        let deadline = deadline.at(self.request);
-        if !self.files.is_empty() {
-            return Err(deadline.broken("a descriptor came with the answer"));
-        }
-        match self.body.len() == len {
+    /// The body, with no descriptor beside it.
+    pub(super) fn alone(self, deadline: Deadline) -> Result<Vec<u8>, Error> {
+        match self.files.is_empty() {
             true => Ok(self.body),
-            false => Err(deadline.broken("the answer has another length")),
+            false => Err(deadline
+                .at(self.request)
+                .broken("a descriptor came with the answer")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    /// A channel, and the daemon's end of it.
+    fn channel() -> (Channel, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (Channel::new(Arc::new(ours), Event::new().unwrap()), theirs)
+    }
+
+    fn deadline() -> Deadline {
+        Deadline::after(Duration::from_secs(60), "try it", State::New)
+    }
+
+    /// A reply to `request`, with a descriptor at each byte.
+    fn send_with_descriptors(theirs: &UnixStream, request: Request, body: &[u8]) -> usize {
+        let header = [request as u32, 0b101, body.len() as u32];
+        let header = header.iter().flat_map(|field| field.to_ne_bytes());
+        let reply: Vec<u8> = header.chain(body.iter().copied()).collect();
+        let event = Event::new().unwrap();
+        for byte in &reply {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut control = SendAncillaryBuffer::new(&mut space);
+            let files = [event.as_fd()];
+            assert!(control.push(SendAncillaryMessage::ScmRights(&files)));
+            let bytes = [IoSlice::new(std::slice::from_ref(byte))];
+            let sent = rustix::net::sendmsg(theirs, &bytes, &mut control, SendFlags::empty());
+            assert_eq!(sent, Ok(1));
+        }
+        reply.len()
+    }
+
+    #[test]
+    fn a_reply_with_many_descriptors_is_not_read_to_its_end() {
+        let (channel, theirs) = channel();
+        let request = Request::GetInflightFd;
+        let sent = send_with_descriptors(&theirs, request, &[0; 24]);
+        let asked = channel.ask(&Message::new(request), &[], deadline());
+        assert!(matches!(asked, Err(Error::Protocol { .. })), "{asked:?}");
+        theirs.shutdown(Shutdown::Write).unwrap();
+        let mut left = Vec::new();
+        (&*channel.stream()).read_to_end(&mut left).unwrap();
+        assert!(
+            left.len() + MAX_FILES + 1 >= sent,
+            "{} of {sent}",
+            left.len()
+        );
     }
 }

@@ -9,7 +9,7 @@ use super::back_channel::BackChannel;
 use super::channel::{Channel, Deadline};
 use super::options::VhostUser;
 use super::regions::Region;
-use super::wire::{Fields, LOG_ALL, Message, PROTOCOL_FEATURES, Request, SHMEM_CONFIG, protocol};
+use super::wire::{CONFIG_HEAD, Fields, LOG_ALL, Message, PROTOCOL_FEATURES, Request, protocol};
 use crate::{Error, Event, RingAddresses, window};
 
 /// The virtio features that mean the same whoever serves the rings, and nothing to the transport.
@@ -140,7 +140,7 @@ impl Session {
             .at(request);
         let message = Message::new(request);
         let reply = self.channel.ask(&message, &[], asking)?;
-        let body = reply.exactly(SHMEM_CONFIG, asking)?;
+        let body = reply.alone(asking)?;
         let mut fields = Fields::new(&body);
         let (regions, _, size) = (fields.u32(), fields.u32(), fields.u64());
         if regions > 256 {
@@ -227,8 +227,6 @@ impl Session {
             return Ok(None);
         }
         const LEN: u32 = CONFIG_LEN as u32;
-        /// Offset, size and flags before the bytes themselves.
-        const HEAD: usize = 12;
         let deadline = deadline
             .to("read the daemon's configuration space")
             .at(Request::GetConfig);
@@ -238,9 +236,9 @@ impl Session {
             .u32(0)
             .bytes(&[0; CONFIG_LEN]);
         let reply = self.channel.ask(&message, &[], deadline)?;
-        let body = reply.exactly(HEAD.saturating_add(CONFIG_LEN), deadline)?;
+        let body = reply.alone(deadline)?;
         let mut fields = Fields::new(&body);
-        let bytes = body.get(HEAD..).unwrap_or_default();
+        let bytes = body.get(CONFIG_HEAD..).unwrap_or_default();
         match (fields.u32(), fields.u32(), bytes.try_into()) {
             (0, LEN, Ok(bytes)) => ConfigSpace::parse(bytes)
                 .map(Some)
@@ -347,10 +345,6 @@ impl Session {
             .u32(0);
         let mut reply = self.channel.ask(&message, &[], deadline)?;
         let file = reply.files.pop();
-        // The structure has padding at its end, or has not.
-        if ![20, 24].contains(&reply.body.len()) {
-            return Err(deadline.broken("the answer has another length"));
-        }
         let mut fields = Fields::new(&reply.body);
         match (fields.u64(), fields.u64(), file) {
             (size @ 1.., offset, Some(file)) => Ok(Inflight {
@@ -467,7 +461,7 @@ impl Session {
         let message = Message::new(Request::GetVringBase).u32(index.into()).u32(0);
         let deadline = deadline.at(message.request);
         let reply = self.channel.ask(&message, &[], deadline)?;
-        let body = reply.exactly(8, deadline)?;
+        let body = reply.alone(deadline)?;
         let mut fields = Fields::new(&body);
         let (which, base) = (fields.u32(), fields.u32());
         if which != u32::from(index) {
@@ -495,7 +489,7 @@ impl Session {
 
     fn ask_number(&self, request: Request, deadline: Deadline) -> Result<u64, Error> {
         let reply = self.channel.ask(&Message::new(request), &[], deadline)?;
-        let body = reply.exactly(8, deadline)?;
+        let body = reply.alone(deadline)?;
         Ok(Fields::new(&body).u64())
     }
 }

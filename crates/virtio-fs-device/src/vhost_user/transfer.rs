@@ -105,7 +105,7 @@ impl Session {
         if !reply.files.is_empty() {
             return Err(Error::Unsupported("to have its state by our descriptor"));
         }
-        let body = reply.exactly(size_of::<u64>(), deadline)?;
+        let body = reply.alone(deadline)?;
         match Fields::new(&body).u64() {
             NO_DESCRIPTOR => Ok(()),
             _ => Err(deadline.refused()),
@@ -116,7 +116,7 @@ impl Session {
     fn check_state(&self, deadline: Deadline) -> Result<(), Error> {
         let message = Message::new(Request::CheckDeviceState);
         let reply = self.channel.ask(&message, &[], deadline)?;
-        let body = reply.exactly(size_of::<u64>(), deadline)?;
+        let body = reply.alone(deadline)?;
         match Fields::new(&body).u64() {
             0 => Ok(()),
             _ => Err(deadline.at(message.request).refused()),

@@ -1,5 +1,7 @@
 //! Messages as they travel (the vhost-user specification, "Message Specification").
 
+use virtio_fs_config::CONFIG_LEN;
+
 /// What a front-end asks; the numbers are the protocol's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
@@ -66,6 +68,19 @@ impl Request {
             Self::GetShmemConfig => "GET_SHMEM_CONFIG",
         }
     }
+
+    /// Whether the body of its reply, or of its acknowledgement, can have so many bytes.
+    pub(super) const fn is_answered_by(self, bytes: usize) -> bool {
+        match self {
+            // What is in it differs from daemon to daemon.
+            Self::SetLogBase => bytes <= MAX_IGNORED,
+            Self::GetConfig => bytes == CONFIG_HEAD + CONFIG_LEN,
+            // The structure has padding at its end, or has not.
+            Self::GetInflightFd => bytes == 20 || bytes == 24,
+            Self::GetShmemConfig => bytes == SHMEM_CONFIG,
+            _ => bytes == size_of::<u64>(),
+        }
+    }
 }
 
 /// `VHOST_F_LOG_ALL`: which pages are written is noted.
@@ -89,10 +104,12 @@ pub(super) mod protocol {
 
 /// Bytes of a header: request, flags, size of the body.
 pub(super) const HEADER: usize = 12;
+/// Bytes before the configuration space itself: offset, size and flags.
+pub(super) const CONFIG_HEAD: usize = 12;
 /// Bytes of `VhostUserShMemConfig`: number of regions, padding, and the size of each.
-pub(super) const SHMEM_CONFIG: usize = 8 + 256 * 8;
-/// Most bytes of a reply's body: no reply that is asked for here is longer.
-pub(super) const MAX_REPLY: usize = SHMEM_CONFIG;
+const SHMEM_CONFIG: usize = 8 + 256 * 8;
+/// Most bytes of a reply that has nothing in it of use here.
+const MAX_IGNORED: usize = 64;
 
 const VERSION: u32 = 1;
 const VERSION_MASK: u32 = 0b11;
@@ -263,6 +280,22 @@ mod tests {
         assert_eq!(parse(11, 0b101).size, 9);
         for (request, flags) in [(10, 0b101), (11, 0b001), (11, 0b110), (11, 0b100)] {
             assert!(!parse(request, flags).answers(Request::GetVringBase));
+        }
+    }
+
+    #[test]
+    fn each_reply_has_its_length() {
+        for (request, lengths) in [
+            (Request::GetFeatures, vec![8]),
+            (Request::SetFeatures, vec![8]),
+            (Request::SetLogBase, (0..=64).collect()),
+            (Request::GetConfig, vec![12 + 40]),
+            (Request::GetInflightFd, vec![20, 24]),
+            (Request::GetShmemConfig, vec![8 + 256 * 8]),
+        ] {
+            let answers = |&bytes: &usize| request.is_answered_by(bytes);
+            let found: Vec<_> = (0..4096).filter(answers).collect();
+            assert_eq!(found, lengths, "{}", request.name());
         }
     }
 
