@@ -187,9 +187,18 @@
 //! flight is lost; else the driver is told that the device needs a reset, rather than left to hang.
 //!
 //! A daemon that breaks the protocol, or takes longer than the [`Timeouts`] allow, is given up in the
-//! same way. Nothing that it does makes a call wait for ever, or panic. It has the guest's memory
+//! same way. Nothing that it says makes a call wait for ever, or panic. It has the guest's memory
 //! mapped, though, and one that was given up while it was busy may still write what it was about to
 //! write: to be sure, end its process.
+//!
+//! A file system of its own, mounted by way of `/dev/fuse`, is more than a daemon should have. When a
+//! process closes or unmaps a file of one, the kernel writes it back and waits for whoever serves it,
+//! in the thread that did so and however long that takes; with `FUSE_WRITEBACK_CACHE` even where the
+//! file was still in the socket. So little is taken as can be: no descriptor but the record of what is
+//! in flight, which has to be in memory (a memfd, tmpfs), and files for a window. What was sent all the
+//! same can have a call of the device, or the end of the VMM, wait: keep `/dev/fuse` from a daemon that
+//! is not trusted. Whoever waits is let go once the connection is aborted
+//! (`/sys/fs/fuse/connections`).
 //!
 //! # The DAX window
 //! With a [`Window`] ([`VhostUser::window`]), a daemon that offers to (`SHMEM`) maps files where the
@@ -202,6 +211,12 @@
 //! What a daemon asks for is checked here: that it is within the window, of whole pages, a regular file
 //! but none of larger pages (hugetlbfs), and not over another mapping; there are 16384 at most. It has
 //! the guest's driver wait for each, within [`Timeouts::message`], in the thread of the device.
+//!
+//! Which file system it is on is not checked, as that could not be asked without waiting for it. It
+//! should be one that the kernel serves by itself, in memory (tmpfs) or on a disk (ext4, XFS, Btrfs, ...),
+//! or an overlay of such. On others, FUSE and those of a network, mapping, closing and unmapping a file
+//! take as long as their server does, beyond any time-out: and with them the thread of the device, a
+//! reset, and the drop of the device.
 //!
 //! What is mapped goes with the reset of the device, with its daemon, and with the device. Until a
 //! driver resets it, it may still touch what went with a daemon, and finds then what the

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags,
 };
 
@@ -42,14 +42,12 @@ pub(super) struct Deadline {
 /// What a daemon answered.
 #[derive(Debug)]
 pub(super) struct Reply {
-    request: Request,
     /// As long as it [has to be](Request::is_answered_by).
     pub(super) body: Vec<u8>,
-    pub(super) files: Vec<OwnedFd>,
+    /// Only where the request [asks for one](Request::asks_for_file).
+    pub(super) file: Option<OwnedFd>,
 }
 
-/// Most descriptors that come with a reply. The kernel hands over as many with each piece of it.
-const MAX_FILES: usize = 1;
 /// Most descriptors that go with a message: one for each region of a memory table.
 const MAX_SENT: usize = 8;
 
@@ -185,7 +183,7 @@ impl Channel {
         if !self.acknowledges {
             return Ok(());
         }
-        let body = self.receive(message, deadline)?.alone(deadline)?;
+        let body = self.receive(message, deadline)?.body;
         match body.iter().all(|&byte| byte == 0) {
             true => Ok(()),
             false => Err(deadline.refused()),
@@ -254,35 +252,41 @@ impl Channel {
     }
 
     fn receive(&self, message: &Message, deadline: Deadline) -> Result<Reply, Error> {
-        let mut files = Vec::new();
+        let request = message.request;
+        let mut file = None;
         let mut header = [0; HEADER];
-        self.fill(&mut header, &mut files, deadline)?;
+        self.fill(&mut header, request, &mut file, deadline)?;
         let header = ReplyHeader::parse(&header);
-        if !header.answers(message.request) {
+        if !header.answers(request) {
             return Err(deadline.broken("the answer is to something else"));
         }
         let size = usize::try_from(header.size).unwrap_or(usize::MAX);
-        if !message.request.is_answered_by(size) {
+        if !request.is_answered_by(size) {
             return Err(deadline.broken("the answer has another length"));
         }
         let mut body = vec![0; size];
-        self.fill(&mut body, &mut files, deadline)?;
-        Ok(Reply {
-            request: message.request,
-            body,
-            files,
-        })
+        self.fill(&mut body, request, &mut file, deadline)?;
+        Ok(Reply { body, file })
     }
 
+    /// Receives a part of the reply to `request`, and the one descriptor that may come with it: each
+    /// piece of a reply could bring more.
+    ///
+    /// One that is not asked for is never this process's: close(2) asks the file system of a file
+    /// (`FUSE_FLUSH`), and that could be the daemon's own, which does not answer.
     fn fill(
         &self,
         mut bytes: &mut [u8],
-        files: &mut Vec<OwnedFd>,
+        request: Request,
+        file: &mut Option<OwnedFd>,
         deadline: Deadline,
     ) -> Result<(), Error> {
         while !bytes.is_empty() {
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FILES))];
-            let mut control = RecvAncillaryBuffer::new(&mut space);
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut control = match request.asks_for_file() {
+                true => RecvAncillaryBuffer::new(&mut space),
+                false => RecvAncillaryBuffer::default(),
+            };
             let received = rustix::net::recvmsg(
                 &*self.stream,
                 &mut [IoSliceMut::new(bytes)],
@@ -290,16 +294,21 @@ impl Channel {
                 RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT,
             );
             for message in control.drain() {
-                if let RecvAncillaryMessage::ScmRights(descriptors) = message {
-                    files.extend(descriptors);
+                let RecvAncillaryMessage::ScmRights(descriptors) = message else {
+                    continue;
+                };
+                for descriptor in descriptors {
+                    if file.replace(descriptor).is_some() {
+                        return Err(unwanted(request, deadline));
+                    }
                 }
             }
-            if files.len() > MAX_FILES {
-                return Err(deadline.broken("more than one descriptor came with the answer"));
-            }
-            match received.map(|message| message.bytes) {
-                Ok(0) => return Err(deadline.gone()),
-                Ok(count) => bytes = bytes.get_mut(count..).unwrap_or_default(),
+            match received {
+                Ok(message) if message.flags.contains(ReturnFlags::CTRUNC) => {
+                    return Err(unwanted(request, deadline));
+                }
+                Ok(message) if message.bytes == 0 => return Err(deadline.gone()),
+                Ok(message) => bytes = bytes.get_mut(message.bytes..).unwrap_or_default(),
                 Err(Errno::AGAIN) => self.wait(PollFlags::IN, deadline)?,
                 Err(Errno::INTR) => {}
                 Err(errno) => return Err(deadline.failed(errno)),
@@ -341,22 +350,21 @@ impl Channel {
     }
 }
 
-impl Reply {
-    /// The body, with no descriptor beside it.
-    pub(super) fn alone(self, deadline: Deadline) -> Result<Vec<u8>, Error> {
-        match self.files.is_empty() {
-            true => Ok(self.body),
-            false => Err(deadline
-                .at(self.request)
-                .broken("a descriptor came with the answer")),
-        }
+/// That a descriptor came with the reply to `request` which was not asked for.
+const fn unwanted(request: Request, deadline: Deadline) -> Error {
+    match request {
+        Request::SetDeviceStateFd => Error::Unsupported("to have its state by our descriptor"),
+        Request::GetInflightFd => deadline.broken("the answer has another number of descriptors"),
+        _ => deadline.broken("a descriptor came with the answer"),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::Read;
-    use std::os::unix::net::UnixStream;
+    use std::os::unix::fs::MetadataExt;
+
+    use rustix::fs::{FlockOperation, fcntl_lock};
 
     use super::*;
 
@@ -370,16 +378,15 @@ mod tests {
         Deadline::after(Duration::from_secs(60), "try it", State::New)
     }
 
-    /// A reply to `request`, with a descriptor at each byte.
-    fn send_with_descriptors(theirs: &UnixStream, request: Request, body: &[u8]) -> usize {
+    /// Sends a reply to `request`, with `file` at each byte. Returns its length.
+    fn send_with(file: &impl AsFd, theirs: &UnixStream, request: Request, body: &[u8]) -> usize {
         let header = [request as u32, 0b101, body.len() as u32];
         let header = header.iter().flat_map(|field| field.to_ne_bytes());
         let reply: Vec<u8> = header.chain(body.iter().copied()).collect();
-        let event = Event::new().unwrap();
         for byte in &reply {
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
             let mut control = SendAncillaryBuffer::new(&mut space);
-            let files = [event.as_fd()];
+            let files = [file.as_fd()];
             assert!(control.push(SendAncillaryMessage::ScmRights(&files)));
             let bytes = [IoSlice::new(std::slice::from_ref(byte))];
             let sent = rustix::net::sendmsg(theirs, &bytes, &mut control, SendFlags::empty());
@@ -392,16 +399,36 @@ mod tests {
     fn a_reply_with_many_descriptors_is_not_read_to_its_end() {
         let (channel, theirs) = channel();
         let request = Request::GetInflightFd;
-        let sent = send_with_descriptors(&theirs, request, &[0; 24]);
+        let sent = send_with(&Event::new().unwrap(), &theirs, request, &[0; 24]);
         let asked = channel.ask(&Message::new(request), &[], deadline());
         assert!(matches!(asked, Err(Error::Protocol { .. })), "{asked:?}");
         theirs.shutdown(Shutdown::Write).unwrap();
         let mut left = Vec::new();
         (&*channel.stream()).read_to_end(&mut left).unwrap();
-        assert!(
-            left.len() + MAX_FILES + 1 >= sent,
-            "{} of {sent}",
-            left.len()
-        );
+        assert!(left.len() + 2 >= sent, "{} of {sent}", left.len());
+    }
+
+    /// Were it closed, this process's locks on the file would be gone (fcntl_locking(2)).
+    #[test]
+    fn a_descriptor_that_nobody_asked_for_is_not_even_closed() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let inode = format!(":{} ", file.as_file().metadata().unwrap().ino());
+        let is_locked = || {
+            let locks = std::fs::read_to_string("/proc/locks").unwrap();
+            locks.lines().any(|lock| lock.contains(&inode))
+        };
+        fcntl_lock(file.as_file(), FlockOperation::NonBlockingLockExclusive).unwrap();
+        assert!(is_locked());
+        for request in [Request::GetFeatures, Request::SetDeviceStateFd] {
+            let (channel, theirs) = channel();
+            send_with(&file, &theirs, request, &[0; 8]);
+            let asked = channel.ask(&Message::new(request), &[], deadline());
+            match request {
+                Request::GetFeatures => assert!(matches!(asked, Err(Error::Protocol { .. }))),
+                _ => assert!(matches!(asked, Err(Error::Unsupported(_)))),
+            }
+            drop(channel);
+            assert!(is_locked(), "{}", request.name());
+        }
     }
 }

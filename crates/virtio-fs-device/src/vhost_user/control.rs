@@ -4,9 +4,10 @@ use vm_memory::{Bytes, GuestAddress};
 
 use super::channel::Deadline;
 use super::dirty_log::DirtyLog;
+use super::inflight::Inflight;
 use super::kicks;
 use super::regions::Region;
-use super::session::{Inflight, Ring, Session};
+use super::session::{Ring, Session};
 use super::wire::protocol;
 use crate::saved::QueueState;
 use crate::{Error, Event, GuestSpace};

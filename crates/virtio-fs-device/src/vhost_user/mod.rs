@@ -5,6 +5,7 @@ mod channel;
 mod connect;
 mod control;
 mod dirty_log;
+mod inflight;
 mod kicks;
 mod monitor;
 mod options;

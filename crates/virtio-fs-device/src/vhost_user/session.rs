@@ -1,4 +1,4 @@
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,17 +56,6 @@ pub(super) struct Ring {
     pub(super) call: Event,
     /// Signalled by a daemon that finds the ring broken.
     pub(super) error: Event,
-}
-
-/// A daemon's record of what is in flight, which the next one is given. It is never mapped here:
-/// the file is the daemon's, and could be cut short at any time.
-#[derive(Debug)]
-pub(super) struct Inflight {
-    size: u64,
-    offset: u64,
-    queues: u16,
-    queue_size: u16,
-    file: OwnedFd,
 }
 
 impl Session {
@@ -140,7 +129,7 @@ impl Session {
             .at(request);
         let message = Message::new(request);
         let reply = self.channel.ask(&message, &[], asking)?;
-        let body = reply.alone(asking)?;
+        let body = reply.body;
         let mut fields = Fields::new(&body);
         let (regions, _, size) = (fields.u32(), fields.u32(), fields.u64());
         if regions > 256 {
@@ -236,7 +225,7 @@ impl Session {
             .u32(0)
             .bytes(&[0; CONFIG_LEN]);
         let reply = self.channel.ask(&message, &[], deadline)?;
-        let body = reply.alone(deadline)?;
+        let body = reply.body;
         let mut fields = Fields::new(&body);
         let bytes = body.get(CONFIG_HEAD..).unwrap_or_default();
         match (fields.u32(), fields.u32(), bytes.try_into()) {
@@ -327,54 +316,6 @@ impl Session {
         )
     }
 
-    /// Gets a fresh record of what is in flight.
-    pub(super) fn new_inflight(
-        &self,
-        queues: u16,
-        queue_size: u16,
-        deadline: Deadline,
-    ) -> Result<Inflight, Error> {
-        let deadline = deadline
-            .to("get a record of what is in flight")
-            .at(Request::GetInflightFd);
-        let message = Message::new(Request::GetInflightFd)
-            .u64(0)
-            .u64(0)
-            .u16(queues)
-            .u16(queue_size)
-            .u32(0);
-        let mut reply = self.channel.ask(&message, &[], deadline)?;
-        let file = reply.files.pop();
-        let mut fields = Fields::new(&reply.body);
-        match (fields.u64(), fields.u64(), file) {
-            (size @ 1.., offset, Some(file)) => Ok(Inflight {
-                size,
-                offset,
-                queues,
-                queue_size,
-                file,
-            }),
-            _ => Err(deadline.broken("there is no record")),
-        }
-    }
-
-    /// Hands the record of what is in flight over.
-    pub(super) fn set_inflight(
-        &self,
-        inflight: &Inflight,
-        deadline: Deadline,
-    ) -> Result<(), Error> {
-        let message = Message::new(Request::SetInflightFd)
-            .u64(inflight.size)
-            .u64(inflight.offset)
-            .u16(inflight.queues)
-            .u16(inflight.queue_size)
-            .u32(0);
-        let doing = "hand over the record of what is in flight";
-        self.channel
-            .tell(&message, &[inflight.file.as_fd()], deadline.to(doing))
-    }
-
     /// Has a ring served from entry `base` of the available ring on.
     pub(super) fn start_ring(
         &self,
@@ -461,7 +402,7 @@ impl Session {
         let message = Message::new(Request::GetVringBase).u32(index.into()).u32(0);
         let deadline = deadline.at(message.request);
         let reply = self.channel.ask(&message, &[], deadline)?;
-        let body = reply.alone(deadline)?;
+        let body = reply.body;
         let mut fields = Fields::new(&body);
         let (which, base) = (fields.u32(), fields.u32());
         if which != u32::from(index) {
@@ -489,7 +430,7 @@ impl Session {
 
     fn ask_number(&self, request: Request, deadline: Deadline) -> Result<u64, Error> {
         let reply = self.channel.ask(&Message::new(request), &[], deadline)?;
-        let body = reply.alone(deadline)?;
+        let body = reply.body;
         Ok(Fields::new(&body).u64())
     }
 }

@@ -102,11 +102,7 @@ impl Session {
             .u32(direction as u32)
             .u32(STOPPED);
         let reply = self.channel.ask(&message, &[file], deadline)?;
-        if !reply.files.is_empty() {
-            return Err(Error::Unsupported("to have its state by our descriptor"));
-        }
-        let body = reply.alone(deadline)?;
-        match Fields::new(&body).u64() {
+        match Fields::new(&reply.body).u64() {
             NO_DESCRIPTOR => Ok(()),
             _ => Err(deadline.refused()),
         }
@@ -116,8 +112,7 @@ impl Session {
     fn check_state(&self, deadline: Deadline) -> Result<(), Error> {
         let message = Message::new(Request::CheckDeviceState);
         let reply = self.channel.ask(&message, &[], deadline)?;
-        let body = reply.alone(deadline)?;
-        match Fields::new(&body).u64() {
+        match Fields::new(&reply.body).u64() {
             0 => Ok(()),
             _ => Err(deadline.at(message.request).refused()),
         }

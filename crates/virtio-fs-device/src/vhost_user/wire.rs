@@ -69,6 +69,11 @@ impl Request {
         }
     }
 
+    /// Whether a descriptor comes with its reply.
+    pub(super) const fn asks_for_file(self) -> bool {
+        matches!(self, Self::GetInflightFd)
+    }
+
     /// Whether the body of its reply, or of its acknowledgement, can have so many bytes.
     pub(super) const fn is_answered_by(self, bytes: usize) -> bool {
         match self {

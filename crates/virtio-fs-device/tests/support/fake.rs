@@ -168,7 +168,7 @@ pub(crate) fn serve_that_asks(
             _ => {}
         }
         let Some(answer) = answer else { continue };
-        let file = (request == 31).then(|| tempfile::tempfile().unwrap());
+        let file = (request == 31).then(record);
         send(&stream, &message(request, &answer), file.as_ref());
         if let Some(state) = state {
             transfer(state, body[0] == 0);
@@ -237,6 +237,11 @@ pub(crate) fn answer(request: u32, flags: u32, body: &[u8]) -> Option<Vec<u8>> {
         _ if flags & NEED_REPLY != 0 => number(0),
         _ => None,
     }
+}
+
+/// The file of a record of what is in flight.
+fn record() -> File {
+    File::from(rustix::fs::memfd_create(c"record", rustix::fs::MemfdFlags::CLOEXEC).unwrap())
 }
 
 /// A configuration of one shared memory region.
