@@ -354,8 +354,8 @@ impl<M> Device<M> {
     }
 
     /// Calls `found` with the guest address of each page of [`DIRTY_PAGE`] bytes within `range` that
-    /// the device wrote since this was last called for it. To have all of them, pause the device
-    /// before the last time.
+    /// the device wrote since this was last called for it: pages of the guest's memory only. To have all
+    /// of them, pause the device before the last time.
     pub fn take_dirty(&mut self, range: Range<u64>, mut found: impl FnMut(u64)) {
         self.backend.take_dirty(range, &mut found);
     }

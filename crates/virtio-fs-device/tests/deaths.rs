@@ -13,8 +13,8 @@ use support::fake::{self, FAULTS, Fault};
 use support::table::table;
 use support::*;
 use virtio_fs_device::{
-    Call, Device, DeviceConfig, Error, Recovery, ReservedWindow, SavedState, State, Timeouts,
-    VhostUser, Window,
+    Call, DIRTY_PAGE, Device, DeviceConfig, Error, Recovery, ReservedWindow, SavedState, State,
+    Timeouts, VhostUser, Window,
 };
 
 /// How long a daemon has.
@@ -135,7 +135,8 @@ impl Model {
             Op::StartLog => drop(self.untabled(Device::start_dirty_log)),
             Op::StopLog => drop(self.untabled(Device::stop_dirty_log)),
             Op::TakeDirty => self.device.take_dirty(0..u64::MAX, |page| {
-                assert_eq!(page, 0, "daemons note but one");
+                let written = fake::WRITTEN * DIRTY_PAGE;
+                assert_eq!(page, written, "daemons note but one that is memory");
             }),
             Op::Await => {
                 eventually("there is a daemon", || self.device.status().connected);

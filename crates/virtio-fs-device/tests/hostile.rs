@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use support::fake::{self, FAULTS, Fault};
 use support::*;
 use virtio_fs_device::{
-    Device, DeviceConfig, During, Error, Recovery, ReservedWindow, State, Timeouts, VhostUser,
-    Window,
+    DIRTY_PAGE, Device, DeviceConfig, During, Error, Recovery, ReservedWindow, State, Timeouts,
+    VhostUser, Window,
 };
 
 /// How long a daemon has for anything that does not do it.
@@ -332,7 +332,11 @@ fn what_a_daemon_wrote_is_known_whenever_it_dies() {
             done = device.update_memory(machine.plugged()).is_ok();
             let mut pages = Vec::new();
             device.take_dirty(0..u64::MAX, |page| pages.push(page));
-            assert_eq!(pages, [0], "it died at message {at}");
+            assert_eq!(
+                pages,
+                [fake::WRITTEN * DIRTY_PAGE],
+                "it died at message {at}"
+            );
             known += 1;
         }
         if done {

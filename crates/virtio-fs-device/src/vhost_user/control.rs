@@ -95,6 +95,7 @@ impl<M: GuestSpace> Active<M> {
         }
         let regions = Region::all(&*self.memory.memory())?;
         let covered = matches!(logging, Logging::On(log) if log.covers(&regions));
+        logging.follow(&regions);
         let small = match covered {
             true => None,
             false => Some(std::mem::replace(
@@ -219,6 +220,13 @@ impl<M: GuestSpace> Active<M> {
 }
 
 impl Logging {
+    /// The guest's memory is in these regions from now on.
+    pub(super) fn follow(&mut self, regions: &[Region]) {
+        if let Self::On(log) = self {
+            log.follow(regions);
+        }
+    }
+
     const fn is_on(&self) -> bool {
         matches!(self, Self::On(_))
     }

@@ -20,6 +20,8 @@ use crate::{DIRTY_PAGE, Error};
 pub(super) struct DirtyLog {
     map: MmapRegion<()>,
     file: FileOffset,
+    /// The pages that there are, by address: a daemon can set any bit.
+    pages: Vec<Range<u64>>,
 }
 
 /// Bytes of a word of the bitmap.
@@ -28,7 +30,17 @@ const WORD: usize = size_of::<u64>();
 impl DirtyLog {
     /// An empty one for these regions.
     pub(super) fn new(regions: &[Region]) -> Result<Self, Error> {
-        Self::with_size(Self::size_for(regions)).map_err(Error::io("make a log of dirty pages"))
+        let log = Self::with_size(Self::size_for(regions));
+        let mut log = log.map_err(Error::io("make a log of dirty pages"))?;
+        log.follow(regions);
+        Ok(log)
+    }
+
+    /// The guest's memory is in these regions from now on: no other page is one.
+    pub(super) fn follow(&mut self, regions: &[Region]) {
+        let pages = |region: &Region| bitmap::pages(&(region.guest..region.end()));
+        self.pages = regions.iter().map(pages).collect();
+        self.pages.sort_by_key(|pages| pages.start);
     }
 
     /// The daemon cannot cut the file short, which would end the VMM with a SIGBUS.
@@ -41,7 +53,11 @@ impl DirtyLog {
         let file = FileOffset::new(file, 0);
         let size = usize::try_from(size).map_err(io::Error::other)?;
         let map = MmapRegion::from_file(file.clone(), size).map_err(io::Error::other)?;
-        Ok(Self { map, file })
+        Ok(Self {
+            map,
+            file,
+            pages: Vec::new(),
+        })
     }
 
     /// Bytes that it takes, in words.
@@ -72,14 +88,18 @@ impl DirtyLog {
         Ok(())
     }
 
-    /// Calls `found` with the address of each page within `range` that is noted, and forgets it.
+    /// Calls `found` with the address of each page of memory within `range` that is noted, and forgets
+    /// it.
     pub(super) fn take(&self, range: &Range<u64>, found: &mut dyn FnMut(u64)) {
-        let mut pages = bitmap::pages(range);
-        pages.end = pages.end.min(self.words().saturating_mul(WORD_PAGES));
-        for (number, bits) in bitmap::words(&pages) {
-            let noted = self.word(number, |word| bitmap::take(word, bits));
-            let first = number.saturating_mul(WORD_PAGES);
-            bitmap::each(noted.unwrap_or(0), first, found);
+        let wanted = bitmap::pages(range);
+        let end = wanted.end.min(self.words().saturating_mul(WORD_PAGES));
+        for there in &self.pages {
+            let pages = there.start.max(wanted.start)..there.end.min(end);
+            for (number, bits) in bitmap::words(&pages) {
+                let noted = self.word(number, |word| bitmap::take(word, bits));
+                let first = number.saturating_mul(WORD_PAGES);
+                bitmap::each(noted.unwrap_or(0), first, found);
+            }
         }
     }
 
@@ -108,6 +128,8 @@ impl DirtyLog {
 mod tests {
     use std::sync::atomic::Ordering;
 
+    use vm_memory::{GuestAddress, GuestMemoryMmap};
+
     use super::*;
 
     fn taken(log: &DirtyLog, range: Range<u64>) -> Vec<u64> {
@@ -117,7 +139,8 @@ mod tests {
     }
 
     fn log_with(pages: &[u64]) -> DirtyLog {
-        let log = DirtyLog::with_size(32).unwrap();
+        let mut log = DirtyLog::with_size(32).unwrap();
+        log.pages.push(0..256);
         for &page in pages {
             let byte: &std::sync::atomic::AtomicU8 =
                 log.map.get_atomic_ref(page as usize / 8).unwrap();
@@ -148,10 +171,40 @@ mod tests {
         assert!(taken(&log, 8192..8192).is_empty());
     }
 
+    /// Whoever is told of one looks it up.
+    #[test]
+    fn what_is_no_memory_is_not_told() {
+        let memory = |ranges: &[(u64, usize)]| {
+            let range = |&(page, pages): &(u64, usize)| {
+                let (start, size) = (page * DIRTY_PAGE, pages * DIRTY_PAGE as usize);
+                let file = std::fs::File::from(
+                    rustix::fs::memfd_create(c"memory", MemfdFlags::CLOEXEC).unwrap(),
+                );
+                file.set_len(size as u64).unwrap();
+                (GuestAddress(start), size, Some(FileOffset::new(file, 0)))
+            };
+            let ranges: Vec<_> = ranges.iter().map(range).collect();
+            Region::all(&GuestMemoryMmap::<()>::from_ranges_with_files(ranges).unwrap()).unwrap()
+        };
+        let set_all = |log: &DirtyLog| {
+            for number in 0..log.words() {
+                log.word(number, |word| bitmap::note(word, u64::MAX));
+            }
+        };
+        let mut log = DirtyLog::new(&memory(&[(0, 3), (70, 60), (200, 1)])).unwrap();
+        set_all(&log);
+        let there: Vec<_> = (0..3).chain(70..130).chain([200]).collect();
+        assert_eq!(taken(&log, 0..u64::MAX), there);
+        set_all(&log);
+        log.follow(&memory(&[(1, 1), (100, 2)]));
+        assert_eq!(taken(&log, 0..u64::MAX), [1, 100, 101]);
+    }
+
     #[test]
     fn a_larger_one_takes_over() {
         let small = log_with(&[1, 255]);
-        let large = DirtyLog::with_size(64).unwrap();
+        let mut large = DirtyLog::with_size(64).unwrap();
+        large.pages.push(0..512);
         large.merge(&small);
         assert_eq!(taken(&large, 0..u64::MAX), [1, 255]);
         assert!(taken(&small, 0..u64::MAX).is_empty());

@@ -240,6 +240,7 @@ impl<M: GuestSpace> Backend<M> for VhostUserBackend<M> {
         if let Some(active) = &mut control.active {
             active.memory = memory;
         }
+        control.logging.follow(&regions);
         self.with_daemon(&mut control, |session, active, logging| {
             // A daemon refuses memory that its log has no room for.
             active.start_log(session, logging, deadline)?;

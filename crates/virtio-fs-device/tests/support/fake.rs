@@ -1,5 +1,5 @@
 //! A daemon that serves nothing, says what it is told to say, and at some message something else. It
-//! notes in each log that it wrote to the first page.
+//! notes in each log that it wrote to a page, and to one that is none.
 
 use std::fs::File;
 use std::io::{IoSliceMut, Read, Write};
@@ -110,6 +110,10 @@ pub(crate) struct Asks {
     pub(crate) channel: std::sync::mpsc::Sender<UnixStream>,
 }
 
+/// The page that is noted in each log: the first of what `virtio-fs-guest` has for memory, which does
+/// not begin at 0.
+pub(crate) const WRITTEN: u64 = 0x10_0000;
+
 /// Bytes of a window.
 pub(crate) const WINDOW: u64 = 16 << 20;
 
@@ -159,8 +163,12 @@ pub(crate) fn serve_that_asks(
         }
         let mut state = None;
         match (request, given) {
-            // SET_LOG_BASE: the first page was written to.
-            (6, Some(log)) => log.write_all_at(&[1], 0).unwrap(),
+            // SET_LOG_BASE
+            (6, Some(log)) => {
+                for page in [0, WRITTEN] {
+                    log.write_all_at(&[1], page / 8).unwrap();
+                }
+            }
             (21, Some(channel)) => {
                 kept.extend(asks.channel.send(OwnedFd::from(channel).into()).err());
             }
