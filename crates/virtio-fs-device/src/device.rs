@@ -203,8 +203,8 @@ impl<M> Device<M> {
 
     /// Goes on after a [`pause`](Self::pause) or a [`restore`](Self::restore).
     ///
-    /// With a daemon, the driver is interrupted for every queue that it uses: an interrupt that was
-    /// under way when the machine stopped may not be in its state.
+    /// The driver is interrupted for every queue that it uses: an interrupt that was under way when the
+    /// machine stopped may not be in its state.
     ///
     /// # Errors
     /// The daemon failed: the device stays paused.

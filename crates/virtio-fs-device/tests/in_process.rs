@@ -12,7 +12,7 @@ use fuse_wire::NodeId;
 use passthrough_fs::{Config, PassthroughFs};
 use support::*;
 use tempfile::TempDir;
-use virtio_fs_device::{Device, DeviceConfig, During, Error, InProcess, State};
+use virtio_fs_device::{Device, DeviceConfig, During, Error, InProcess, Interrupt, State};
 use virtio_fs_guest::{Backing, Mount, MountOptions, Options};
 use virtio_fs_queue::{PollLimit, Polling, Pool};
 
@@ -92,6 +92,33 @@ fn queues_are_started_and_stopped_one_by_one() {
     let again = device.start_queue(all[1].clone(), 2);
     assert!(matches!(again, Err(Error::Queue(1))));
     mount.getattr(NodeId::ROOT, None).unwrap();
+}
+
+/// Notes for which queues there were interrupts.
+#[derive(Default)]
+struct Notes(Mutex<Vec<u16>>);
+
+impl Interrupt for Notes {
+    fn signal_queue(&self, index: u16) {
+        self.0.lock().unwrap().push(index);
+    }
+
+    fn signal_needs_reset(&self) {}
+}
+
+#[test]
+fn a_driver_is_interrupted_for_every_queue_when_the_machine_goes_on() {
+    let mut device = device(options());
+    let guest = guest(&device);
+    device.ack_features(guest.machine.features).unwrap();
+    let notes = Arc::new(Notes::default());
+    let mut activation = guest.machine.activation();
+    activation.interrupt = Arc::clone(&notes) as _;
+    device.activate(activation).unwrap();
+    device.pause().unwrap();
+    notes.0.lock().unwrap().clear();
+    device.resume().unwrap();
+    assert_eq!(*notes.0.lock().unwrap(), [0, 1, 2]);
 }
 
 #[test]

@@ -292,6 +292,15 @@ impl<M: GuestSpace> Active<M> {
         }
     }
 
+    /// Interrupts the driver for every queue: what was under way when the machine was paused may not be
+    /// in its state.
+    fn interrupt_all(&self) {
+        for ring in &self.rings {
+            let index = ring.state().index;
+            self.surroundings.interrupt.signal_queue(index);
+        }
+    }
+
     fn memory(&self) -> M::T {
         self.surroundings.memory.memory()
     }
@@ -350,7 +359,11 @@ impl<M: GuestSpace> Backend<M> for InProcessBackend<M> {
         if let Some(active) = &mut self.active {
             active.start(deadline)?;
         }
-        self.health().done(Call::Resume)
+        self.health().done(Call::Resume)?;
+        if let Some(active) = &self.active {
+            active.interrupt_all();
+        }
+        Ok(())
     }
 
     fn update_memory(&mut self, memory: M) -> Result<(), Error> {
