@@ -29,18 +29,24 @@ impl Event {
     /// Signals whoever waits for it. One that is signalled already stays so.
     ///
     /// Whoever else has the descriptor, such as a daemon, can fill it up and have writes wait for room:
-    /// without room it is left as it is. One that is filled up at that very moment is waited for.
+    /// without room it is left as it is. One that is filled up at that very moment, and had
+    /// `O_NONBLOCK` taken away, is waited for until somebody reads it, which may be nobody: Linux has no
+    /// write to an eventfd that does not wait. Calls of a device that signal what its daemon has, too,
+    /// make room meanwhile; a VMM that signals a kick itself, rather than have KVM do it, trusts the
+    /// daemon so far.
     ///
     /// # Errors
     /// It is no eventfd.
     pub fn signal(&self) -> io::Result<()> {
-        if !self.has_room() {
-            return Ok(());
+        while self.has_room() {
+            match rustix::io::write(&self.0, &1u64.to_ne_bytes()) {
+                Ok(_) | Err(Errno::AGAIN) => break,
+                // Whether it was waited for or not: it may have been filled up.
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
         }
-        match rustix::io::write(&self.0, &1u64.to_ne_bytes()) {
-            Ok(_) | Err(Errno::AGAIN) => Ok(()),
-            Err(errno) => Err(errno.into()),
-        }
+        Ok(())
     }
 
     /// How often it was signalled since this was last asked, without waiting.

@@ -191,6 +191,10 @@
 //! mapped, though, and one that was given up while it was busy may still write what it was about to
 //! write: to be sure, end its process.
 //!
+//! The events of the queues are shared with it. Calls that signal them do not wait where it fills them up
+//! at that very moment; what the VMM signals by itself may ([`Event::signal`]), as may a relayed
+//! interrupt whose event a daemon was given before ([`Interrupt::queue_event`]).
+//!
 //! A file system of its own, mounted by way of `/dev/fuse`, is more than a daemon should have. When a
 //! process closes or unmaps a file of one, the kernel writes it back and waits for whoever serves it,
 //! in the thread that did so and however long that takes; with `FUSE_WRITEBACK_CACHE` even where the

@@ -10,16 +10,17 @@ use crate::{Error, Event};
 const LET_GO_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Signals all of `events`.
-///
-/// A daemon that fills one up right after it had room would have this thread wait for ever, in
-/// whatever mode the event was made: meanwhile another thread makes room.
 pub(super) fn signal_all(events: &[&Event]) -> Result<(), Error> {
     let signal = || events.iter().try_for_each(|event| event.signal());
     let signalled = keep_going(events, signal);
     signalled.map_err(Error::io("kick a queue"))
 }
 
-fn keep_going<T>(events: &[&Event], work: impl FnOnce() -> T) -> T {
+/// Does `work`, which signals some of `events`.
+///
+/// A daemon that fills one up right after it had room would have this thread wait for ever, in
+/// whatever mode the event was made: meanwhile another thread makes room.
+pub(super) fn keep_going<T>(events: &[&Event], work: impl FnOnce() -> T) -> T {
     thread::scope(|scope| {
         let (done, working) = channel::<()>();
         let helper = thread::Builder::new().name("virtio-fs-kick".to_owned());
@@ -31,7 +32,7 @@ fn keep_going<T>(events: &[&Event], work: impl FnOnce() -> T) -> T {
             }
         });
         if let Err(error) = helper {
-            tracing::warn!(%error, "a daemon could hold up who kicks a queue");
+            tracing::warn!(%error, "a daemon could hold up who signals an event");
         }
         let result = work();
         drop(done);
