@@ -1,6 +1,8 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
 
 use fuse_fs::abi::{CreateIn, OpenIn, ReleaseIn};
 use fuse_fs::flags::OpenInFlags;
@@ -26,6 +28,10 @@ use crate::undo::undo;
 
 /// How often a file is made, or opened where it is there, that somebody else removes in between.
 const MAX_ATTEMPTS: usize = 64;
+/// After so many of them there is a pause before the next. Whoever makes and removes the file in turn
+/// waits for the same lock of the directory, and can come in step with this.
+const MAX_ATTEMPTS_IN_STEP: usize = 8;
+const OUT_OF_STEP: Duration = Duration::from_micros(50);
 
 impl PassthroughFs {
     pub(crate) fn do_open(&self, cx: &Context<'_>, node: NodeId, args: &OpenIn) -> Result<Opened> {
@@ -76,7 +82,10 @@ impl PassthroughFs {
                 rustix::fs::openat2(&dir, name.as_c_str(), flags, mode, RESOLVE)
             }))
         };
-        for _ in 0..MAX_ATTEMPTS {
+        for attempt in 0..MAX_ATTEMPTS {
+            if attempt >= MAX_ATTEMPTS_IN_STEP {
+                thread::sleep(OUT_OF_STEP);
+            }
             let made = make()?;
             self.names.remember(parent, name);
             match made {
